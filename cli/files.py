@@ -1,0 +1,57 @@
+"""Inputs and outputs of the command: pipes, and files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+
+def read_input(name: str) -> bytes:
+    """Content of a file, or of standard input for `-`."""
+    return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+
+
+@contextlib.contextmanager
+def output_file(name: str, force: bool) -> Iterator[BinaryIO]:
+    """A seekable binary file that takes its name only when the block ends without an error.
+
+    `-` is standard output; a device or pipe is written when the block ends.
+
+    Raises:
+        click.ClickException: the file exists and `force` is not given.
+    """
+    path = Path(name)
+    if name == "-" or (path.exists() and not path.is_file()):
+        if path.is_dir():
+            raise click.ClickException(f"{name} is a folder")
+        buffer = io.BytesIO()
+        yield buffer
+        if name == "-":
+            sys.stdout.buffer.write(buffer.getbuffer())
+            sys.stdout.buffer.flush()
+        else:
+            path.write_bytes(buffer.getbuffer())
+        return
+    if path.exists() and not force:
+        raise click.ClickException(f"{name} exists; --force replaces it")
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as out:
+        try:
+            yield out  # type: ignore[misc]
+            out.flush()
+            mask = os.umask(0)
+            os.umask(mask)
+            os.chmod(out.name, 0o666 & ~mask)  # as a plain open() would have made it
+            os.replace(out.name, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                out.close()
+            os.unlink(out.name)
+            raise

@@ -1,0 +1,92 @@
+"""`aldm info`: what a file holds and where its bytes go. Reads the container only."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from ..format import container
+from ..format.container import Header, Packet
+from ..format.errors import DamageError
+from .files import read_input
+
+
+def describe(data: bytes) -> dict[str, Any]:
+    """Facts of a file, and the split of its bytes.
+
+    Raises:
+        FormatError: no readable header.
+    """
+    header = Header.parse(data)
+    packets = payload = 0
+    samples, comments, damage, silent = header.samples, [], [], 0
+    for record in container.read_records(data):
+        if isinstance(record, DamageError):
+            damage.append(str(record))
+        elif record.kind == container.PACKET:
+            try:
+                packet = Packet.parse(record.body, header.channels)
+            except DamageError as error:
+                damage.append(f"packet {record.index}: {error}")
+                continue
+            packets += 1
+            payload += len(packet.payload)
+            silent += sum(g == container.GAIN_SILENT for g in packet.gains)
+        elif record.kind == container.COMMENT:
+            comments.append(record.body.decode("utf-8", "replace"))
+        elif record.kind == container.END and samples is None:
+            samples = int.from_bytes(record.body[:5], "little")
+    from ..codec.folder import model_with
+
+    seconds = None if samples is None else samples / header.sample_rate
+    return {
+        "format": f"{header.version[0]}.{header.version[1]}",
+        "model": header.model.hex(),
+        "model_name": model_with(header.model),
+        "sample_rate": header.sample_rate,
+        "channels": header.channels,
+        "samples": samples,
+        "seconds": seconds,
+        "quality": header.quality,
+        "packet_seconds": header.packet_hops / container.HOPS_PER_SECOND,
+        "packets": packets,
+        "bytes": {
+            "file": len(data),
+            "header": container.HEADER_SIZE,
+            "framing": len(data) - container.HEADER_SIZE - payload,
+            "payload": payload,
+        },
+        "kbps": len(data) * 8 / seconds / 1000 if seconds else None,
+        "comments": comments,
+        "damage": damage,
+    }
+
+
+@click.command()
+@click.argument("source", metavar="FILE")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def info(source: str, as_json: bool) -> None:
+    """Show what an .aldm file holds, without decoding it. Exit code 3 if it is damaged."""
+    facts = describe(read_input(source))
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+    else:
+        size = facts["bytes"]
+        length = f"{facts['seconds']:.2f} s" if facts["seconds"] is not None else "unknown length"
+        rate = f"{facts['kbps']:.3f} kbit/s" if facts["kbps"] else "unknown bitrate"
+        click.echo(f"format     .aldm {facts['format']}, model {facts['model_name'] or 'unknown'} ({facts['model']})")
+        click.echo(f"audio      {length}, {facts['channels']} x {facts['sample_rate']} Hz")
+        click.echo(f"rate       {rate}, quality {facts['quality']}")
+        click.echo(f"packets    {facts['packets']} of up to {facts['packet_seconds']:g} s")
+        click.echo(
+            f"bytes      {size['file']}: header {size['header']}, framing {size['framing']}, payload {size['payload']}"
+        )
+        for comment in facts["comments"]:
+            click.echo(f"comment    {comment}")
+        for line in facts["damage"]:
+            click.echo(f"damage     {line}")
+    if facts["damage"]:
+        sys.exit(3)

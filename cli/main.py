@@ -1,0 +1,165 @@
+"""The `aldm` command: each subcommand parses, calls, reports. Heavy modules load inside the subcommands."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .files import output_file, read_input
+from .info import info
+
+PROGRESS_SECONDS = 60.0  # shorter clips are done before a bar says anything
+
+
+class Group(click.Group):
+    """Turns the library's errors into one line on stderr and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{where}{error.strerror or error}") from error
+        except MemoryError as error:
+            raise click.ClickException("out of memory") from error
+        except ValueError as error:  # AudioError, FormatError, ModelError, and options out of range
+            raise click.ClickException(" ".join(str(error).split())) from error
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="aldm")
+def main() -> None:
+    """Neural audio codec with a compact, versioned bitstream.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done as far as a damaged file allows.
+    """
+
+
+main.add_command(info)
+
+
+def _progress(label: str, seconds: float) -> tuple[Any, Callable[[float], None]]:
+    """A bar over seconds of audio on stderr, shown for long files on a terminal."""
+    hidden = seconds < PROGRESS_SECONDS or not sys.stderr.isatty()
+    bar = click.progressbar(length=max(1, round(seconds)), label=label, file=sys.stderr, hidden=hidden)
+    return bar, lambda done: bar.update(round(done) - bar.pos)
+
+
+def _say(message: str) -> None:
+    click.echo(message, err=True)
+
+
+@main.command()
+@click.argument("source", metavar="IN")
+@click.argument("target", metavar="OUT")
+@click.option(
+    "--bitrate", "-b", type=float, metavar="KBPS", help="Largest size of the file, in kbit/s of its duration."
+)
+@click.option("--quality", "-q", type=int, metavar="Q", help="Quality level instead of a bitrate; 0 is the coarsest.")
+@click.option("--model", "-m", metavar="M", help="Model in the package, or a model folder.")
+@click.option(
+    "--packet", type=float, metavar="S", help="Seconds in a packet, 2 to 10.24.", default=10.24, show_default=True
+)
+@click.option("--force", "-f", is_flag=True, help="Replace OUT if it exists.")
+def encode(
+    source: str, target: str, bitrate: float | None, quality: int | None, model: str | None, packet: float, force: bool
+) -> None:
+    """Encode the audio file IN as the .aldm file OUT. `-` is standard input or output."""
+    if bitrate is not None and quality is not None:
+        raise click.UsageError("give --bitrate or --quality, not both")
+    with output_file(target, force) as out:
+        content = io.BytesIO(read_input(source)) if source == "-" else source
+        if source != "-" and not Path(source).is_file():
+            raise FileNotFoundError(2, "No such file", source)
+        from ..codec.audio import AudioReader
+        from ..codec.codec import Codec
+        from ..format.container import Header
+
+        started = time.perf_counter()
+        codec = Codec.from_pretrained(model, packet_seconds=packet)
+        reader = AudioReader(content)
+        seconds = reader.samples / reader.sample_rate
+        bar, progress = _progress("encoding", seconds)
+        with bar:
+            data = codec.encode(reader, bitrate=bitrate, quality=quality, progress=progress)
+        out.write(data)
+        took = time.perf_counter() - started
+    kbps = len(data) * 8 / seconds / 1000
+    level = Header.parse(data).quality
+    _say(f"{seconds:.2f} s -> {len(data)} bytes, {kbps:.3f} kbit/s, quality {level}, in {took:.2f} s")
+    if bitrate is not None and kbps > bitrate:
+        _say(f"note: {bitrate:g} kbit/s cannot be met: this is the model's lowest quality")
+
+
+@main.command()
+@click.argument("source", metavar="IN")
+@click.argument("target", metavar="OUT")
+@click.option("--start", type=click.FloatRange(min=0), default=0.0, metavar="S", help="Begin at this second.")
+@click.option("--duration", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Decode this many seconds.")
+@click.option("--original-rate", is_flag=True, help="Resample to the rate of the original instead of 16 kHz.")
+@click.option("--strict", is_flag=True, help="Refuse a damaged file instead of decoding what is whole.")
+@click.option("--model", "-m", metavar="M", help="Model folder; models in the package are found by themselves.")
+@click.option("--force", "-f", is_flag=True, help="Replace OUT if it exists.")
+def decode(
+    source: str,
+    target: str,
+    start: float,
+    duration: float | None,
+    original_rate: bool,
+    strict: bool,
+    model: str | None,
+    force: bool,
+) -> None:
+    """Decode the .aldm file IN to the audio file OUT (WAV, FLAC, ... by its name). `-` is a pipe."""
+    with output_file(target, force) as out:
+        started = time.perf_counter()
+        data = read_input(source)
+        from ..format.container import Header
+
+        header = Header.parse(data)
+        from ..codec.audio import write_audio
+        from ..codec.codec import Codec
+        from ..codec.folder import model_with
+
+        codec = Codec.from_pretrained(model or model_with(header.model))
+        header, report, blocks = codec.decode_blocks(
+            data, original_rate=original_rate, start=start, duration=duration, strict=strict
+        )
+        rate = header.sample_rate if original_rate else codec.sample_rate
+        bar, progress = _progress("decoding", duration or (header.samples or 0) / header.sample_rate)
+        with bar:
+            suffix = "" if target == "-" else Path(target).suffix
+            samples = write_audio(out, blocks, rate, header.channels, suffix, lambda n: progress(n / rate))
+        took = time.perf_counter() - started
+    _say(f"{len(data)} bytes -> {samples / rate:.2f} s, {header.channels} x {rate} Hz, in {took:.2f} s")
+    if report.damage:
+        for line in report.damage[:5]:
+            _say(f"damage: {line}")
+        _say(f"warning: {len(report.damage)} damaged places; {report.packets} packets decoded, silence for the rest")
+        sys.exit(3)
+
+
+@main.command()
+@click.argument("data", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Model folder to write.")
+@click.option("--work", type=click.Path(path_type=Path), help="Cache and checkpoints; default: OUT with .work behind.")
+@click.option("--steps", default=16000, show_default=True, help="Training steps; 0 fits the linear transform alone.")
+@click.option("--n-mels", default=96, show_default=True, help="Bands of the front-end.")
+@click.option("--channels", default=384, show_default=True, help="Latent channels.")
+@click.option("--width", default=384, show_default=True, help="Channels of the autoencoder's convolutions.")
+@click.option("--table-hours", default=1.0, show_default=True, help="Audio to count tables on.")
+def fit(data: tuple[Path, ...], out: Path, work: Path | None, **options: Any) -> None:
+    """Fit a model to the audio in folders or tar shards DATA. Goes on where a stopped run left off."""
+    from ..codec.fit import fit_model
+
+    work = work or out.with_name(out.name + ".work")
+    fit_model(list(data), out, work, lambda line: _say(f"{time.strftime('%H:%M:%S')}  {line}"), **options)
+    _say(f"wrote {out}")

@@ -1,0 +1,134 @@
+"""Audio in and out in blocks, through libsndfile and soxr."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+import soundfile as sf
+import soxr
+
+BLOCK_SECONDS = 10
+
+
+class AudioError(ValueError):
+    """Input that is not usable audio, or an output that cannot hold what it should."""
+
+
+def length_at(samples: int, rate: int, new_rate: int) -> int:
+    """How many samples a clip has after resampling: its duration, rounded up."""
+    return -(-samples * new_rate // rate)
+
+
+def resample(blocks: Iterable[np.ndarray], rate: int, new_rate: int, channels: int) -> Iterator[np.ndarray]:
+    """Resample a stream of blocks [C, n]; the total length is `length_at` of theirs."""
+    if rate == new_rate:
+        yield from blocks
+        return
+    stream = soxr.ResampleStream(rate, new_rate, channels, dtype="float32")
+    read = written = 0
+    for block in blocks:
+        read += block.shape[1]
+        out = stream.resample_chunk(np.ascontiguousarray(block.T)).T
+        written += out.shape[1]
+        yield out
+    rest = stream.resample_chunk(np.zeros((0, channels), np.float32), last=True).T
+    missing = length_at(read, rate, new_rate) - written
+    yield np.pad(rest, ((0, 0), (0, max(0, missing - rest.shape[1]))))[:, :missing]
+
+
+class AudioReader:
+    """A file, path or binary file object that libsndfile reads, or samples in memory.
+
+    Attributes:
+        sample_rate: Hz.
+        channels: number of channels.
+        samples: per channel.
+
+    Raises:
+        AudioError: not audio, or empty; and while reading, samples that are not finite.
+    """
+
+    def __init__(self, source: Any, sample_rate: int | None = None):
+        self._wave: np.ndarray | None = None
+        if hasattr(source, "__array__"):
+            if not sample_rate or sample_rate < 1:
+                raise AudioError("samples need a sample rate in Hz")
+            wave = np.atleast_2d(np.asarray(source))
+            if wave.ndim != 2 or not np.issubdtype(wave.dtype, np.floating):
+                raise AudioError(f"samples must be floating point [N] or [C, N], not {wave.dtype} {wave.shape}")
+            self._wave = wave.astype(np.float32, copy=False)
+            self.sample_rate, (self.channels, self.samples) = int(sample_rate), wave.shape
+        else:
+            try:
+                self._file = sf.SoundFile(source)
+            except (sf.LibsndfileError, TypeError) as error:
+                raise AudioError(f"not readable as audio: {getattr(error, 'error_string', error)}") from error
+            self.sample_rate, self.channels = self._file.samplerate, self._file.channels
+            self.samples = self._file.frames
+        if not self.samples:
+            raise AudioError("empty: no samples")
+        if self.channels > 255 or self.sample_rate >= 1 << 24:
+            raise AudioError(f"{self.channels} channels at {self.sample_rate} Hz: at most 255 channels below 16.7 MHz")
+
+    def blocks(self, sample_rate: int) -> Iterator[np.ndarray]:
+        """The samples at `sample_rate`, as float32 blocks [C, n]."""
+        return resample(self._raw_blocks(), self.sample_rate, sample_rate, self.channels)
+
+    def _raw_blocks(self) -> Iterator[np.ndarray]:
+        size, done = BLOCK_SECONDS * self.sample_rate, 0
+        while done < self.samples:
+            if self._wave is not None:
+                block = self._wave[:, done : done + size]
+            else:
+                try:
+                    block = self._file.read(size, dtype="float32", always_2d=True).T
+                except sf.LibsndfileError as error:
+                    raise AudioError(f"damaged audio: {error.error_string}") from error
+            if not block.shape[1]:
+                raise AudioError(f"truncated audio: {done} of {self.samples} samples")
+            if not np.isfinite(block).all():
+                raise AudioError("audio with NaN or infinite samples")
+            done += block.shape[1]
+            yield np.ascontiguousarray(block)
+
+
+def read_audio(file: Any, sample_rate: int) -> np.ndarray:
+    """Whole file -> float32 [C, N] at `sample_rate`. Raises AudioError as `AudioReader` does."""
+    return np.concatenate(list(AudioReader(file).blocks(sample_rate)), 1)
+
+
+def write_audio(
+    file: BinaryIO,
+    blocks: Iterable[np.ndarray],
+    sample_rate: int,
+    channels: int,
+    suffix: str,
+    progress: Callable[[int], None] = lambda samples: None,
+) -> int:
+    """Write blocks [C, n] as 16-bit PCM, or what is next to it in the format of `suffix`; count the samples.
+
+    Args:
+        file: seekable, binary.
+        suffix: a file name's, such as ".wav" or ".flac"; "" is WAV.
+
+    Raises:
+        AudioError: a format that libsndfile cannot write at this rate and number of channels.
+    """
+    kind = suffix.lstrip(".").upper() or "WAV"
+    aliases = {"OGA": "OGG", "OPUS": "OGG", "AIF": "AIFF", "W64": "W64"}
+    name = aliases.get(kind, kind)
+    if name not in sf.available_formats():
+        raise AudioError(f"cannot write {suffix} files; .wav and .flac always work")
+    subtype = "OPUS" if kind == "OPUS" else "PCM_16" if sf.check_format(name, "PCM_16") else None
+    count = 0
+    try:
+        with sf.SoundFile(file, "w", sample_rate, channels, subtype, format=name) as out:
+            for block in blocks:
+                out.write(block.T)
+                count += block.shape[1]
+                progress(count)
+    except sf.LibsndfileError as error:
+        raise AudioError(f"cannot write {channels} channels at {sample_rate} Hz as {suffix}: {error}") from error
+    return count

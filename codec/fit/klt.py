@@ -1,0 +1,38 @@
+"""Rung 1: the Karhunen-Loeve transform of log-mel patches. Minutes, no gradient descent."""
+
+from __future__ import annotations
+
+import torch
+
+from ..autoencoder import Autoencoder
+from .dataset import MelCache
+
+
+def fit_klt(cache: MelCache, patch: int, channels: int, frames: int = 1_000_000) -> dict[str, torch.Tensor]:
+    """Mean, leading eigenvectors and standard deviations of patches, as `Autoencoder`'s buffers.
+
+    Args:
+        frames: how many frames to take at most; 1e6 are 2.8 h.
+    """
+    size = patch * cache.mel.n_mels
+    total, first, second = 0, torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64)
+    for crop in cache.blocks(patch, False, frames):
+        patches = crop.reshape(-1, size)
+        total += len(patches)
+        first += patches.sum(0, dtype=torch.float64)
+        second += (patches.T @ patches).double()
+    mean = first / total
+    variance, vectors = torch.linalg.eigh(second / total - mean[:, None] * mean)
+    order = torch.arange(size - 1, size - channels - 1, -1)  # eigh sorts upwards
+    return dict(
+        mean=mean.float(),
+        basis=vectors[:, order].T.float().contiguous(),
+        scale=variance[order].clamp(min=4.0).sqrt().float(),
+    )
+
+
+def klt_autoencoder(cache: MelCache, patch: int, channels: int, width: int = 0, blocks: int = 3) -> Autoencoder:
+    """An autoencoder that starts as the KLT of the cache."""
+    model = Autoencoder(cache.mel.n_mels, patch, channels, width, blocks)
+    model.load_state_dict(fit_klt(cache, patch, channels), strict=False)
+    return model

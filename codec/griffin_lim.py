@@ -1,0 +1,103 @@
+"""Fast Griffin-Lim: a waveform whose STFT magnitudes are as asked. Needs no training."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .mel import LogMel
+
+
+def overlap_add(frames: Tensor, hop: int) -> Tensor:
+    """Sum of frames [B, T, n] at distances of `hop`: [B, (T - 1) * hop + n]."""
+    batch, count, size = frames.shape
+    parts = -(-size // hop)
+    pieces = F.pad(frames, (0, parts * hop - size)).view(batch, count, parts, hop)
+    total = frames.new_zeros(batch, count + parts - 1, hop)
+    for part in range(parts):
+        total[:, part : part + count] += pieces[:, :, part]
+    return total.view(batch, -1)[:, : (count - 1) * hop + size]
+
+
+def griffin_lim(
+    magnitude: Tensor, mel: LogMel, iterations: int = 32, momentum: float = 0.99, head: Tensor | None = None
+) -> Tensor:
+    """Invert STFT magnitudes (fast Griffin-Lim, Perraudin, Balazs, Sondergaard, WASPAA 2013).
+
+    Args:
+        magnitude: [B, n_fft // 2 + 1, T].
+        mel: the front-end that defines window, n_fft and hop.
+        head: [B, K], samples at the start that are settled already; the rest continues them.
+    Returns:
+        waveform [B, T * hop_length + 2 * mel.pad], `mel.pad` samples of context at either end included.
+    """
+    weight = overlap_add((mel.window**2).expand(1, magnitude.shape[-1], -1), mel.hop_length).clamp(min=1e-2)
+
+    def to_wave(spectrum: Tensor) -> Tensor:
+        frames = torch.fft.irfft(spectrum.transpose(1, 2), mel.n_fft) * mel.window
+        wave = overlap_add(frames, mel.hop_length) / weight
+        if head is not None:
+            wave[:, : head.shape[1]] = head
+        return wave
+
+    # The same start for every channel keeps equal channels equal, and a file's sound the same in every run.
+    generator = torch.Generator().manual_seed(0)
+    phase = torch.rand(magnitude.shape[1:], generator=generator) * (2 * torch.pi)
+    estimate = torch.polar(magnitude, phase.expand_as(magnitude))
+    previous = torch.zeros_like(estimate)
+    for _ in range(iterations):
+        consistent = mel.spectrum(to_wave(estimate))
+        estimate = consistent + momentum * (consistent - previous)
+        estimate *= magnitude / estimate.abs().clamp(min=1e-16)
+        previous = consistent
+    return to_wave(estimate)
+
+
+class GriffinLim:
+    """Griffin-Lim over a stream of log-mel frames, in chunks that continue each other without a seam.
+
+    Each chunk looks `LOOKAHEAD` frames further than it emits, and the next one keeps what was emitted fixed while
+    it finds phases for what follows.
+    """
+
+    CHUNK = 1024  # frames, 10.24 s: bounds memory at about 60 MB per channel
+    LOOKAHEAD = 16
+    OVERLAP = 14  # frames of settled samples; two windows
+
+    def __init__(self, mel: LogMel, iterations: int = 32):
+        self.mel, self.iterations = mel, iterations
+        self._frames: Tensor | None = None  # [C, T, n_mels], not emitted yet, and OVERLAP before them
+        self._head: Tensor | None = None  # [C, samples], emitted, from the first of these frames on
+        self._gain: Tensor | None = None  # [C, 1], at the end of what was emitted
+
+    def push(self, frames: Tensor) -> list[Tensor]:
+        """Take log-mel frames [C, T, n_mels]; return the waveform [C, N] that is settled by now, in pieces."""
+        self._frames = frames if self._frames is None else torch.cat([self._frames, frames], 1)
+        pieces = []
+        while self._frames.shape[1] >= self.CHUNK + self.OVERLAP + self.LOOKAHEAD:
+            pieces.append(self._chunk(self.CHUNK + self.OVERLAP, last=False))
+        return pieces
+
+    def flush(self) -> list[Tensor]:
+        """The rest, after the last frame."""
+        if self._frames is None:
+            return []
+        return [self._chunk(self._frames.shape[1], last=True)]
+
+    def _chunk(self, count: int, last: bool) -> Tensor:
+        assert self._frames is not None
+        hop, pad = self.mel.hop_length, self.mel.pad
+        magnitude = self.mel.magnitudes(self._frames[:, : count + (0 if last else self.LOOKAHEAD)])
+        wave = griffin_lim(magnitude, self.mel, self.iterations, head=self._head)
+        done = pad if self._head is None else self._head.shape[1]
+        settled = count * hop + (pad if last else 0)
+        drop = count - self.OVERLAP
+        self._frames = None if last else self._frames[:, drop:]
+        self._head = wave[:, drop * hop : settled]
+        # The estimate is inconsistent, so its waveform has too little energy; make up for it, gliding to the new gain
+        energy = self.mel.spectrum(wave).abs().square().sum((1, 2)).clamp(min=1e-20)
+        gain = (magnitude.square().sum((1, 2)) / energy).clamp(0.25, 4).sqrt()[:, None]
+        before = gain if self._gain is None else self._gain
+        self._gain = gain
+        return wave[:, done:settled] * torch.lerp(before, gain, torch.linspace(0, 1, settled - done))

@@ -1,0 +1,111 @@
+"""Log-mel front-end with AudioLDM 2's definition, and its least-squares inverse."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def slaney_mel(hz: Tensor) -> Tensor:
+    """Slaney's mel scale (Auditory Toolbox): linear below 1 kHz, 27 log steps per factor 6.4 above."""
+    log_step = math.log(6.4) / 27
+    return torch.where(hz < 1000, hz * 3 / 200, 15 + torch.log(hz.clamp(min=1e-9) / 1000) / log_step)
+
+
+def slaney_hz(mel: Tensor) -> Tensor:
+    """Inverse of `slaney_mel`."""
+    log_step = math.log(6.4) / 27
+    return torch.where(mel < 15, mel * 200 / 3, 1000 * torch.exp(log_step * (mel - 15)))
+
+
+@dataclass(frozen=True)
+class LogMel:
+    """Log-mel spectrogram: natural log of Slaney mel bands of STFT magnitudes.
+
+    The defaults are AudioLDM 2's training front-end (AudioLDM-training-finetuning, 16k_64.yaml:
+    magnitude, Slaney scale and norm, clamp 1e-5, waveform reflected by (n_fft - hop) / 2, not centred).
+    """
+
+    sample_rate: int = 16000
+    n_fft: int = 1024
+    hop_length: int = 160
+    n_mels: int = 64
+    fmin: float = 0.0
+    fmax: float = 8000.0
+    floor: float = math.log(1e-5)
+
+    @property
+    def pad(self) -> int:
+        """Samples of context that the first and the last frame need on either side."""
+        return (self.n_fft - self.hop_length) // 2
+
+    @functools.cached_property
+    def basis(self) -> Tensor:
+        """Triangular bands of unit area (Slaney norm), [n_mels, n_fft // 2 + 1]."""
+        hz = torch.linspace(0, self.sample_rate / 2, self.n_fft // 2 + 1, dtype=torch.float64)
+        ends = slaney_mel(torch.tensor([self.fmin, self.fmax], dtype=torch.float64))
+        edges = slaney_hz(torch.linspace(ends[0].item(), ends[1].item(), self.n_mels + 2, dtype=torch.float64))
+        rise = (hz - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+        fall = (edges[2:, None] - hz) / (edges[2:] - edges[1:-1])[:, None]
+        area = 2 / (edges[2:] - edges[:-2])[:, None]
+        return (torch.minimum(rise, fall).clamp(min=0) * area).float()
+
+    @functools.cached_property
+    def window(self) -> Tensor:
+        """Periodic Hann window, [n_fft]."""
+        return torch.hann_window(self.n_fft)
+
+    def config(self) -> dict[str, Any]:
+        """The fields as plain numbers, for a model folder's JSON."""
+        return asdict(self)
+
+    def spectrum(self, padded: Tensor) -> Tensor:
+        """STFT of waveforms that already carry `pad` samples of context per side.
+
+        Args:
+            padded: [B, N + 2 pad], N a multiple of hop_length.
+        Returns:
+            complex [B, n_fft // 2 + 1, N / hop_length].
+        """
+        return torch.stft(padded, self.n_fft, self.hop_length, window=self.window, center=False, return_complex=True)
+
+    def from_magnitudes(self, magnitude: Tensor) -> Tensor:
+        """STFT magnitudes [B, n_fft // 2 + 1, T] -> [B, T, n_mels], natural log, not below `floor`."""
+        return (magnitude.transpose(1, 2) @ self.basis.T).clamp(min=math.exp(self.floor)).log()
+
+    def __call__(self, wave: Tensor) -> Tensor:
+        """Log-mel of whole waveforms [B, N], reflected at both ends: [B, N / hop_length, n_mels]."""
+        padded = F.pad(wave[:, None], (self.pad, self.pad), mode="reflect")[:, 0]
+        return self.from_magnitudes(self.spectrum(padded).abs())
+
+    def energy(self, mel: Tensor) -> Tensor:
+        """Estimate, from log-mel [B, T, n_mels], of the energy that a smooth spectrum with these bands has: [B]."""
+        weight = self.basis.sum(1)  # what magnitude 1 in all bins gives
+        bins = (self.basis / self.basis.amax(1, keepdim=True)).sum(1)
+        return (mel.exp() ** 2 * bins / weight**2).sum((1, 2))
+
+    @functools.cached_property
+    def _inverse(self) -> Tensor:
+        return torch.linalg.pinv(self.basis.double()).float()
+
+    def magnitudes(self, mel: Tensor, iterations: int = 12) -> Tensor:
+        """Non-negative linear magnitudes whose mel bands match, by multiplicative updates.
+
+        The updates (Lee and Seung, NIPS 2000) start at the clamped pseudo-inverse and keep its sign.
+
+        Args:
+            mel: [B, T, n_mels], natural log.
+        Returns:
+            [B, n_fft // 2 + 1, T].
+        """
+        target = mel.exp()
+        guess = (target @ self._inverse.T).clamp(min=0) + 1e-3 * target @ self.basis
+        for _ in range(iterations):
+            guess = guess * ((target @ self.basis) / (guess @ self.basis.T @ self.basis).clamp(min=1e-12))
+        return guess.transpose(1, 2)

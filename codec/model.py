@@ -1,0 +1,69 @@
+"""A model folder: `vae/` in diffusers' layout, and `codec/` with front-end, codebook and tables."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+
+from ..format.entropy import Tables
+from .autoencoder import Autoencoder
+from .folder import TABLES, WEIGHTS, ModelError, find_model, fingerprint
+from .mel import LogMel
+from .quantizer import ScalarCodebook
+
+
+@dataclass
+class Model:
+    """What a folder holds, ready to run."""
+
+    mel: LogMel
+    autoencoder: Autoencoder
+    codebook: ScalarCodebook
+    default_quality: int
+    name: str = ""
+    fingerprint: bytes = bytes(32)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path | None = None) -> Model:
+        """Load an embedded model by name, or a folder.
+
+        Raises:
+            ModelError: missing or unreadable files.
+        """
+        folder = find_model(name)
+        try:
+            vae: dict[str, Any] = json.loads((folder / "vae/config.json").read_text())
+            codec: dict[str, Any] = json.loads((folder / "codec/config.json").read_text())
+            autoencoder = Autoencoder(**{k: v for k, v in vae.items() if not k.startswith("_")})
+            weights = {k: v.float() for k, v in load_file(folder / WEIGHTS).items()}
+            autoencoder.load_state_dict(weights)
+            arrays = load_arrays(folder / TABLES)
+            tables = Tables(arrays["bank"], arrays["choice"], arrays["transitions"])
+            codebook = ScalarCodebook(arrays["gains"].astype(np.float32), tables)
+            mel, quality = LogMel(**codec["mel"]), int(codec["default_quality"])
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+            raise ModelError(f"model folder {folder} does not load: {str(error).splitlines()[0]}") from error
+        return cls(mel, autoencoder.eval().requires_grad_(False), codebook, quality, folder.name, fingerprint(folder))
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the folder; weights in half precision."""
+        for sub in ("vae", "codec"):
+            (folder / sub).mkdir(parents=True, exist_ok=True)
+        vae = {"_class_name": "aldm.codec.Autoencoder", **self.autoencoder.config}
+        (folder / "vae/config.json").write_text(json.dumps(vae, indent=2) + "\n")
+        codec = {"default_quality": self.default_quality, "mel": self.mel.config()}
+        (folder / "codec/config.json").write_text(json.dumps(codec, indent=2) + "\n")
+        weights = {k: v.to(torch.float16).contiguous() for k, v in self.autoencoder.state_dict().items()}
+        save_file(weights, folder / WEIGHTS)
+        tables = self.codebook.tables
+        arrays = dict(bank=tables.bank, choice=tables.choice, transitions=tables.transitions)
+        save_arrays({**arrays, "gains": self.codebook.gains.astype(np.float16)}, folder / TABLES)

@@ -1,0 +1,47 @@
+"""Real clips, and the embedded models, loaded once."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+from aldm.codec import Codec
+
+DATA = Path(__file__).parent / "data"
+DOMAINS = ("speech", "music", "environment")
+
+
+def clip(name: str) -> np.ndarray:
+    """A 16 kHz clip, float32 [N]."""
+    return sf.read(DATA / f"{name}.flac", dtype="float32")[0]
+
+
+def aldm(*args: object, stdin: bytes | None = None, **options: object) -> subprocess.CompletedProcess[bytes]:
+    """Run the command as a user does, in a process of its own."""
+    command = [sys.executable, "-m", "aldm.cli", *map(str, args)]
+    return subprocess.run(command, input=stdin, capture_output=True, timeout=120, **options)  # type: ignore[call-overload]
+
+
+@pytest.fixture(scope="session")
+def codec() -> Codec:
+    return Codec.from_pretrained()
+
+
+@pytest.fixture(scope="session")
+def short_packets() -> Codec:
+    """The same codec with packets of about 2 s, so that short clips have several."""
+    return Codec.from_pretrained(packet_seconds=2.08)
+
+
+@pytest.fixture(scope="session")
+def mixture() -> np.ndarray:
+    """14 s of all three domains."""
+    return np.concatenate([clip(name) for name in DOMAINS])
+
+
+@pytest.fixture(scope="session")
+def stream(short_packets: Codec, mixture: np.ndarray) -> bytes:
+    """The mixture as a file of seven packets."""
+    return short_packets.encode(mixture, 16000, quality=15)
