@@ -25,8 +25,8 @@ from .quantizer import step_size
 Progress = Callable[[float], None]  # told the seconds of audio that are done
 
 PACKET_SECONDS = 10.24
+FIDELITIES = (0.7, 0.8, 0.9, 1.0)  # spread the sizes between one level and the next evenly
 SILENT_MEL = -30.0  # natural log: nothing, for a 16-bit file
-ENERGY_BIAS = 0.3  # decibels by which `LogMel.energy` falls short of what the vocoder makes, on training clips
 EDGE_SECONDS = 0.1  # what a decoder that starts in the middle hears before it, so that its first sample is settled
 
 
@@ -65,11 +65,14 @@ def peak_of(gain: int) -> float:
     return float(10 ** (gain / 256 / 20))
 
 
-def gain_of(peak: float, correction: int = 0) -> int:
-    """Nearest gain of a peak, or silence below -100 dBFS; `correction` is added, in units of 1/256 dB."""
-    if peak < 1e-5:
-        return container.GAIN_SILENT
-    return int(np.clip(round(256 * 20 * math.log10(peak)) + correction, -32000, 32000))
+def gain_of(peak: float) -> int:
+    """Nearest gain of a peak, or silence below -100 dBFS."""
+    return container.GAIN_SILENT if peak < 1e-5 else limit_gain(round(256 * 20 * math.log10(peak)))
+
+
+def limit_gain(gain: int) -> int:
+    """The nearest gain that the bitstream holds and that is not one of the special ones."""
+    return max(-32000, min(32000, gain))
 
 
 class Codec:
@@ -139,6 +142,7 @@ class Codec:
         if bitrate is not None and not bitrate > 0:
             raise ValueError(f"a bitrate is above 0 kbit/s, not {bitrate}")
         level = self.model.default_quality if quality is None else quality
+        fidelity = 1.0
         if not 0 <= level < self.levels:
             raise ValueError(f"this model has quality 0 to {self.levels - 1}, not {level}")
         reader = source if isinstance(source, AudioReader) else AudioReader(source, sample_rate)
@@ -149,7 +153,7 @@ class Codec:
         extra = b"".join(container.pack_record(container.COMMENT, c.encode()) for c in comments)
         if bitrate is not None:
             budget = bitrate * 1000 / 8 * reader.samples / reader.sample_rate - container.HEADER_SIZE - len(extra)
-            level = self._level_for(budget, packets)
+            level, fidelity = self._fit_bitrate(budget, packets)
         header = Header(
             sample_rate=reader.sample_rate,
             channels=reader.channels,
@@ -158,7 +162,7 @@ class Codec:
             packet_hops=self._packet_vectors * self._patch_samples * container.HOPS_PER_SECOND // self.sample_rate,
             model=self.model.fingerprint[:4],
         )
-        records = [self._pack(packet, index, level) for index, packet in enumerate(packets)]
+        records = [self._pack(packet, index, level, fidelity) for index, packet in enumerate(packets)]
         return header.pack() + extra + b"".join(records)
 
     def tokens(self, source: Any, sample_rate: int | None = None, *, quality: int | None = None) -> Tensor:
@@ -196,10 +200,11 @@ class Codec:
                 if c and np.array_equal(channel, window[c - 1]):
                     gains.append(container.GAIN_COPY)
                     continue
-                gain = gain_of(float(np.abs(core[c] - core[c].mean()).max()))
-                gains.append(gain)
-                if gain != container.GAIN_SILENT:
-                    waves.append((channel - core[c].mean()) * (0.5 / peak_of(gain)))
+                centred = channel - core[c].mean()
+                peak = float(np.abs(centred[pad:-pad]).max())
+                gains.append(gain_of(peak))
+                if gains[-1] != container.GAIN_SILENT:
+                    waves.append(centred * np.float32(0.5 / peak))
             latents, energies = [], []
             if waves:
                 magnitudes = mel.spectrum(torch.from_numpy(np.stack(waves).astype(np.float32))).abs()
@@ -233,8 +238,8 @@ class Codec:
             yield held[:, : size + 2 * pad]
             held = held[:, size:]
 
-    def _pack(self, packet: Analysis, index: int, level: int) -> bytes:
-        streams = [self.model.codebook.quantize(z, level)[:2] for z in packet.latents]
+    def _pack(self, packet: Analysis, index: int, level: int, fidelity: float) -> bytes:
+        streams = [self.model.codebook.quantize(z, level, fidelity)[:2] for z in packet.latents]
         payload = encode_indices(streams, self.model.codebook.tables, level)
         gains = self._output_gains(packet, [indices for _, indices in streams], level)
         return container.pack_record(container.PACKET, Packet(packet.vectors, gains, payload).pack(), index)
@@ -246,11 +251,11 @@ class Codec:
         """
         if not indices:
             return packet.gains
-        decoded = self.model.mel.energy(self._decode_latents(indices, level)).numpy()
-        excess = 10 * np.log10(np.array(packet.energies) / decoded) - ENERGY_BIAS
+        magnitudes = self.model.mel.magnitudes(self._decode_latents(indices, level))
+        excess = 10 * np.log10(np.array(packet.energies) / magnitudes.square().sum((1, 2)).numpy())
         corrections = iter(np.rint(256 * excess.clip(-6, 6)).astype(int).tolist())
         special = (container.GAIN_SILENT, container.GAIN_COPY)
-        return tuple(g if g in special else gain_of(peak_of(g), next(corrections)) for g in packet.gains)
+        return tuple(g if g in special else limit_gain(g + next(corrections)) for g in packet.gains)
 
     @torch.inference_mode()
     def _decode_latents(self, indices: list[np.ndarray], level: int) -> Tensor:
@@ -258,17 +263,18 @@ class Codec:
         latents = torch.from_numpy(np.stack([self.model.codebook.dequantize(q, level) for q in indices]))
         return self.model.autoencoder.decode(latents, torch.full((len(latents),), float(step_size(level))))
 
-    def _level_for(self, budget: float, packets: list[Analysis]) -> int:
-        """Finest level whose packets take at most `budget` bytes, or 0."""
-        low, high = 0, self.levels - 1
+    def _fit_bitrate(self, budget: float, packets: list[Analysis]) -> tuple[int, float]:
+        """Finest level and fidelity whose packets take at most `budget` bytes, or the coarsest."""
+        settings = [(level, fidelity) for level in range(self.levels) for fidelity in FIDELITIES]
+        low, high = 0, len(settings) - 1
         while low < high:
-            level = (low + high + 1) // 2
+            middle = (low + high + 1) // 2
             size = 0.0
             for packet in packets:
-                bits = sum(self.model.codebook.quantize(z, level)[2] for z in packet.latents)
+                bits = sum(self.model.codebook.quantize(z, *settings[middle])[2] for z in packet.latents)
                 size += 9 + 2 * len(packet.gains) + bits / 8 + 2  # record, number of vectors; end of the coder
-            low, high = (level, high) if size <= budget else (low, level - 1)
-        return low
+            low, high = (middle, high) if size <= budget else (low, middle - 1)
+        return settings[low]
 
     # -- decoder ---------------------------------------------------------------------------------------------
 

@@ -84,12 +84,6 @@ class LogMel:
         padded = F.pad(wave[:, None], (self.pad, self.pad), mode="reflect")[:, 0]
         return self.from_magnitudes(self.spectrum(padded).abs())
 
-    def energy(self, mel: Tensor) -> Tensor:
-        """Estimate, from log-mel [B, T, n_mels], of the energy that a smooth spectrum with these bands has: [B]."""
-        weight = self.basis.sum(1)  # what magnitude 1 in all bins gives
-        bins = (self.basis / self.basis.amax(1, keepdim=True)).sum(1)
-        return (mel.exp() ** 2 * bins / weight**2).sum((1, 2))
-
     @functools.cached_property
     def _inverse(self) -> Tensor:
         return torch.linalg.pinv(self.basis.double()).float()

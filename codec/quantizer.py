@@ -21,14 +21,14 @@ def step_size(level: Any) -> Any:
     return COARSEST * 2 ** (-level / 8)
 
 
-def search_costs(scaled: np.ndarray, costs: np.ndarray) -> np.ndarray:
+def search_costs(scaled: np.ndarray, costs: np.ndarray, error_bits: float = ERROR_BITS) -> np.ndarray:
     """What each vector costs in bits and error when its indices are chosen best for each class.
 
     Args:
         scaled: [N, C] latents in steps.
         costs: [classes, C, 2 * limit + 1] bits of the symbols.
     Returns:
-        [N, classes] bits + ERROR_BITS * squared error.
+        [N, classes] bits + error_bits * squared error.
     """
     classes, _, symbols = costs.shape
     limit = symbols // 2
@@ -37,8 +37,8 @@ def search_costs(scaled: np.ndarray, costs: np.ndarray) -> np.ndarray:
     x, n = scaled[rows, columns], near[rows, columns]
     flat = (columns * symbols + limit + n).astype(np.int64)
     inward = flat - np.sign(n).astype(np.int64)
-    error = (ERROR_BITS * (x - n) ** 2).astype(np.float32)
-    error_inward = (ERROR_BITS * (x - n + np.sign(n)) ** 2).astype(np.float32)
+    error = (error_bits * (x - n) ** 2).astype(np.float32)
+    error_inward = (error_bits * (x - n + np.sign(n)) ** 2).astype(np.float32)
     ends = np.searchsorted(rows, np.arange(len(scaled) + 1))
     total = np.empty((len(scaled), classes), np.float32)
     for k, table in enumerate(costs):
@@ -47,11 +47,11 @@ def search_costs(scaled: np.ndarray, costs: np.ndarray) -> np.ndarray:
         best = np.minimum(table.take(flat) + error, table.take(inward) + error_inward) - zero.take(columns)
         sums = np.concatenate([[0.0], np.cumsum(best, dtype=np.float64)])
         total[:, k] = sums[ends[1:]] - sums[ends[:-1]] + zero.sum()
-    return total + (ERROR_BITS * (scaled**2 * (near == 0)).sum(1, keepdims=True)).astype(np.float32)
+    return total + (error_bits * (scaled**2 * (near == 0)).sum(1, keepdims=True)).astype(np.float32)
 
 
-def choose_indices(scaled: np.ndarray, costs: np.ndarray) -> np.ndarray:
-    """Of the nearest index and the next one towards zero, the better in bits + ERROR_BITS * squared error.
+def choose_indices(scaled: np.ndarray, costs: np.ndarray, error_bits: float = ERROR_BITS) -> np.ndarray:
+    """Of the nearest index and the next one towards zero, the better in bits + error_bits * squared error.
 
     Args:
         scaled: [N, C] latents in steps.
@@ -65,7 +65,7 @@ def choose_indices(scaled: np.ndarray, costs: np.ndarray) -> np.ndarray:
 
     def cost(index: np.ndarray) -> np.ndarray:
         bits = np.take_along_axis(costs, np.clip(index, -limit, limit)[..., None] + limit, 2)[..., 0]
-        return bits + ERROR_BITS * (scaled - index) ** 2
+        return bits + error_bits * (scaled - index) ** 2
 
     return np.where(cost(inward) < cost(near), inward, near).astype(np.int32)
 
@@ -91,18 +91,19 @@ class ScalarCodebook:
         """Step of every channel [C]."""
         return step_size(level) * self.gains[level]
 
-    def quantize(self, latents: np.ndarray, level: int) -> tuple[np.ndarray, np.ndarray, float]:
+    def quantize(self, latents: np.ndarray, level: int, fidelity: float = 1.0) -> tuple[np.ndarray, np.ndarray, float]:
         """Rate-distortion optimised indices.
 
         Args:
             latents: [C, N] float32.
+            fidelity: weight of the error against the bits; below 1 it saves a few per cent of bits.
         Returns:
             classes [N], indices [N, C], and about how many bits they will take.
         """
         tables = self.tables
         scaled = latents.T / self.steps(level)
         costs = tables.costs[tables.choice[level]]
-        vector_costs = search_costs(scaled, costs)
+        vector_costs = search_costs(scaled, costs, fidelity * ERROR_BITS)
         step_bits = -np.log2(tables.transitions[level] / tables.transitions[level].sum(1, keepdims=True))
         # the best path through the classes (Viterbi)
         path = vector_costs[0] + step_bits[-1]
@@ -115,7 +116,7 @@ class ScalarCodebook:
         classes[-1] = path.argmin()
         for n in range(len(scaled) - 1, 0, -1):
             classes[n - 1] = back[n, classes[n]]
-        indices = choose_indices(scaled, costs[classes])
+        indices = choose_indices(scaled, costs[classes], fidelity * ERROR_BITS)
         return classes, indices, self.bits(classes, indices, level)
 
     def bits(self, classes: np.ndarray, indices: np.ndarray, level: int) -> float:

@@ -6,7 +6,17 @@ import zlib
 from pathlib import Path
 
 import pytest
-from aldm.format import DamageError, FormatError, Header, NotAldmError, Packet, Record, VersionError, pack_end, pack_record
+from aldm.format import (
+    DamageError,
+    FormatError,
+    Header,
+    NotAldmError,
+    Packet,
+    Record,
+    VersionError,
+    pack_end,
+    pack_record,
+)
 from aldm.format import container as c
 from hypothesis import given, settings
 from hypothesis import strategies as st
