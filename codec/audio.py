@@ -122,13 +122,32 @@ def write_audio(
     if name not in sf.available_formats():
         raise AudioError(f"cannot write {suffix} files; .wav and .flac always work")
     subtype = "OPUS" if kind == "OPUS" else "PCM_16" if sf.check_format(name, "PCM_16") else None
-    count = 0
+    count, guarded = 0, _Guard(file)
     try:
-        with sf.SoundFile(file, "w", sample_rate, channels, subtype, format=name) as out:
+        with sf.SoundFile(guarded, "w", sample_rate, channels, subtype, format=name) as out:
             for block in blocks:
                 out.write(block.T)
                 count += block.shape[1]
                 progress(count)
-    except sf.LibsndfileError as error:
-        raise AudioError(f"cannot write {channels} channels at {sample_rate} Hz as {suffix}: {error}") from error
+    except (sf.LibsndfileError, AssertionError) as error:  # soundfile asserts that all was written
+        if guarded.error is None:
+            raise AudioError(f"cannot write {channels} channels at {sample_rate} Hz as {suffix}: {error}") from error
+    if guarded.error is not None:
+        raise guarded.error
     return count
+
+
+class _Guard:
+    """A file for libsndfile that keeps an OSError for later: callbacks from C cannot raise one."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self.error: OSError | None = None
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            return 0

@@ -31,6 +31,7 @@ def fit_model(
     channels: int = 384,
     width: int = 384,
     table_hours: float = 1.0,
+    checkpoint_every: int = 500,
 ) -> Model:
     """Fit and save a model folder; a stopped run goes on from what is in `work`.
 
@@ -41,10 +42,11 @@ def fit_model(
     mel = LogMel(n_mels=n_mels, floor=FLOOR)
     cache = MelCache.build(data, work / "mel", mel, progress)
     progress(f"{len(cache.clips)} clips, {len(cache.peaks) / 360000:.2f} h")
+    torch.manual_seed(0)
     autoencoder = klt_autoencoder(cache, PATCH, channels, width if steps else 0)
     gains = torch.ones(LEVELS, channels)
     if steps:
-        rate = train(autoencoder, cache, work, steps, progress)
+        rate = train(autoencoder, cache, work, steps, progress, checkpoint_every=checkpoint_every)
         gains = rate.gain.detach().exp()
     autoencoder = autoencoder.half().float().eval().requires_grad_(False)  # as it will be stored
     with torch.inference_mode():

@@ -118,12 +118,12 @@ def train(
     length: int = 384,
     learning_rate: float = 1.5e-3,
     seed: int = 0,
+    checkpoint_every: int = 500,
 ) -> RateModel:
     """Train in place, under bfloat16 autocast; goes on from `folder/checkpoint.pt` when there is one.
 
     Returns the rate model, whose gains belong to the quantiser. Both are left with averaged weights (EMA).
     """
-    torch.manual_seed(seed)
     rate = RateModel(model.scale)
     both = nn.ModuleList([model, rate])
     average = {k: v.detach().clone() for k, v in both.state_dict().items()}
@@ -142,8 +142,9 @@ def train(
         lr = learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
         for group in optimizer.param_groups:
             group["lr"] = lr
+        torch.manual_seed(1_000_003 * seed + step)
         mel = windows.batch(step, batch_size)
-        level = torch.randint(LEVELS, (batch_size,), generator=torch.Generator().manual_seed(step))
+        level = torch.randint(LEVELS, (batch_size,))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             bits, error, loss = loss_terms(model, rate, mel, level)
         optimizer.zero_grad()
@@ -155,15 +156,15 @@ def train(
             average[name].lerp_(value, 1 - decay)
         sums += [bits.mean().item(), error.mean().item(), loss.item()]
         since += 1
+        if (step + 1) % checkpoint_every == 0 or step + 1 == steps:
+            state = dict(model=both.state_dict(), optimizer=optimizer.state_dict(), average=average, step=step + 1)
+            partial = checkpoint.with_suffix(".new")
+            torch.save(state, partial)
+            partial.replace(checkpoint)
         if since == 50 or step + 1 == steps:
             b, e, total = sums / since
             speed = since / (time.monotonic() - started)
             progress(f"step {step + 1}/{steps}  loss {total:.4f}  bits {b:.1f}  error {e:.1f}  {speed:.2f} steps/s")
             sums, since, started = np.zeros(3), 0, time.monotonic()
-        if (step + 1) % 500 == 0 or step + 1 == steps:
-            state = dict(model=both.state_dict(), optimizer=optimizer.state_dict(), average=average, step=step + 1)
-            partial = checkpoint.with_suffix(".new")
-            torch.save(state, partial)
-            partial.replace(checkpoint)
     both.load_state_dict(average)
     return rate

@@ -1,0 +1,130 @@
+"""Fitting a model from a folder or shards, and going on after a stop."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from aldm.codec import Codec
+from aldm.codec.audio import AudioError
+from aldm.codec.fit import fit_model
+from aldm.codec.fit.dataset import MelCache, audio_files, is_validation
+from aldm.codec.fit.klt import klt_autoencoder
+from aldm.codec.fit.train import RateModel, Windows, loss_terms, train
+from aldm.codec.folder import ModelError
+from aldm.codec.mel import LogMel
+from conftest import DATA, aldm, clip
+
+SMALL = dict(n_mels=40, channels=32, width=32, table_hours=0.01)
+
+
+@pytest.fixture(scope="module")
+def shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tar of the clips, under names that are not held out."""
+    path = tmp_path_factory.mktemp("shard") / "clips.tar"
+    with tarfile.open(path, "w") as tar:
+        for number in range(6):
+            for file in sorted(DATA.glob("*.flac")):
+                name = f"a/{file.stem}__{number}.flac"
+                if not is_validation(f"clips.tar/{name}"):
+                    tar.add(file, name)
+        broken = tarfile.TarInfo("a/broken.wav")
+        broken.size = 9
+        tar.addfile(broken, io.BytesIO(b"not sound"))
+    return path
+
+
+def test_linear_model_from_the_command(shard: Path, tmp_path: Path) -> None:
+    result = aldm("fit", shard, "--out", tmp_path / "m", "--steps", 0, "--channels", 32, "--table-hours", 0.01)
+    assert result.returncode == 0, result.stderr
+    assert b"skipped clips.tar/a/broken.wav" in result.stderr
+    codec = Codec.from_pretrained(tmp_path / "m")
+    wave = clip("speech")
+    assert codec.decode(codec.encode(wave, 16000)).shape == (1, len(wave))
+    path = tmp_path / "x.aldm"
+    assert aldm("encode", DATA / "speech.flac", path, "--model", tmp_path / "m").returncode == 0
+    result = aldm("decode", path, tmp_path / "x.wav")
+    assert b"needs model" in result.stderr  # a model folder outside the package must be named
+    assert aldm("decode", path, tmp_path / "x.wav", "--model", tmp_path / "m").returncode == 0
+
+
+def test_training_learns(shard: Path, tmp_path: Path) -> None:
+    cache = MelCache.build([shard], tmp_path, LogMel(n_mels=40, floor=-10.0), lambda line: None)
+    model = klt_autoencoder(cache, 16, 32, 64)
+    mel = Windows(cache, 192, seed=1).batch(0, 32)
+    level = torch.arange(32)
+
+    def loss(rate: RateModel) -> float:
+        torch.manual_seed(0)
+        with torch.no_grad():
+            return loss_terms(model, rate, mel, level)[2].item()
+
+    before = loss(RateModel(model.scale))
+    after = loss(train(model, cache, tmp_path, 400, lambda line: None, batch_size=8, length=96))
+    assert after < 0.95 * before
+
+
+def test_training_goes_on_after_a_stop(shard: Path, tmp_path: Path) -> None:
+    fit_model([shard], tmp_path / "a", tmp_path / "wa", lambda line: None, steps=60, **SMALL)
+
+    class Stop(Exception):
+        pass
+
+    def stop_late(line: str) -> None:
+        if line.startswith("step 50/"):
+            raise Stop
+
+    with pytest.raises(Stop):
+        fit_model([shard], tmp_path / "b", tmp_path / "wb", stop_late, steps=60, checkpoint_every=40, **SMALL)
+    lines: list[str] = []
+    fit_model([shard], tmp_path / "b", tmp_path / "wb", lines.append, steps=60, checkpoint_every=40, **SMALL)
+    assert "resumed at step 40" in lines
+    a, b = (Codec.from_pretrained(tmp_path / name).model.autoencoder.state_dict() for name in "ab")
+    for name, value in a.items():
+        torch.testing.assert_close(value, b[name], atol=0.02, rtol=0.05)
+
+
+def test_training_starts_at_the_linear_transform(codec: Codec) -> None:
+    from aldm.codec.autoencoder import Autoencoder
+
+    linear = codec.model.autoencoder
+    config = {**linear.config, "width": 64}
+    deep = Autoencoder(**config)
+    deep.load_state_dict({k: getattr(linear, k) for k in ("mean", "basis", "scale")}, strict=False)
+    mel = torch.randn(1, 64, config["n_mels"]) - 4
+    latents = deep.encode(mel)
+    torch.testing.assert_close(latents[0], ((mel.reshape(4, -1) - linear.mean) @ linear.basis.T).T)
+    torch.testing.assert_close(
+        deep.decode(latents, torch.ones(1)).reshape(4, -1), latents[0].T @ linear.basis + linear.mean
+    )
+
+
+def test_rate_model_is_a_distribution() -> None:
+    """The bits of all symbols together belong to probabilities that add up to one."""
+    rate = RateModel(torch.tensor([1.0, 20.0]))
+    symbols = torch.arange(-400, 401, dtype=torch.float32)
+    for level in (5, 20):
+        grid = symbols.view(-1, 1, 1).expand(-1, 2, 1)
+        bits = rate(grid, torch.zeros_like(grid), torch.full((len(symbols),), level))
+        torch.testing.assert_close((2.0**-bits).sum(0), torch.ones(2, 1), atol=1e-3, rtol=0)
+
+
+def test_names(tmp_path: Path, shard: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "x.flac").write_bytes((DATA / "speech.flac").read_bytes())
+    (tmp_path / "notes.txt").write_text("no sound")
+    assert [name for name, _ in audio_files(tmp_path)] == ["sub/x.flac"]
+    assert len(list(audio_files(shard))) > 6
+    speakers = {is_validation(f"speaker7__{n}.wav") for n in range(20)}
+    assert len(speakers) == 1  # a speaker is on one side or the other
+    assert 0.02 < np.mean([is_validation(f"speaker{n}__0.wav") for n in range(2000)]) < 0.06
+
+
+def test_nothing_to_fit(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(AudioError, match="no readable audio"):
+        fit_model([tmp_path / "empty"], tmp_path / "m", tmp_path / "w", lambda line: None, steps=0)
+    with pytest.raises(ModelError, match="no model"):
+        Codec.from_pretrained(tmp_path / "m")
