@@ -60,6 +60,11 @@ class Report:
     damage: list[str] = field(default_factory=list)
 
 
+def audible_energy(magnitudes: Tensor) -> Tensor:
+    """Energy of STFT magnitudes [B, n_fft // 2 + 1, T] without rumble below 60 Hz, which can outweigh all else: [B]."""
+    return magnitudes[:, 4:].square().sum((1, 2)).clamp(min=1e-12)
+
+
 def peak_of(gain: int) -> float:
     """Peak that a packet's gain stands for: Q7.8 decibels, 0 is full scale."""
     return float(10 ** (gain / 256 / 20))
@@ -209,7 +214,7 @@ class Codec:
             if waves:
                 magnitudes = mel.spectrum(torch.from_numpy(np.stack(waves).astype(np.float32))).abs()
                 latents = list(self.model.autoencoder.encode(mel.from_magnitudes(magnitudes)).numpy())
-                energies = magnitudes.square().sum((1, 2)).tolist()
+                energies = audible_energy(magnitudes).tolist()
             yield Analysis(core.shape[1] // self._patch_samples, tuple(gains), latents, energies)
 
     def _windows(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -247,12 +252,13 @@ class Codec:
     def _output_gains(self, packet: Analysis, indices: list[np.ndarray], level: int) -> tuple[int, ...]:
         """Gains with which the decoded packet is as loud as the original.
 
-        What is decoded is the average of a logarithm, which has too little energy by as much as it has error.
+        What is decoded is the average of a logarithm, which has too little energy by as much as it has error. At the
+        coarsest levels, where that is more than 6 dB, loudness gives way to a background that stays in its place.
         """
         if not indices:
             return packet.gains
         magnitudes = self.model.mel.magnitudes(self._decode_latents(indices, level))
-        excess = 10 * np.log10(np.array(packet.energies) / magnitudes.square().sum((1, 2)).numpy())
+        excess = 10 * np.log10(np.array(packet.energies) / audible_energy(magnitudes).numpy())
         corrections = iter(np.rint(256 * excess.clip(-6, 6)).astype(int).tolist())
         special = (container.GAIN_SILENT, container.GAIN_COPY)
         return tuple(g if g in special else limit_gain(g + next(corrections)) for g in packet.gains)

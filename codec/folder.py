@@ -6,7 +6,7 @@ import hashlib
 from importlib import resources
 from pathlib import Path
 
-DEFAULT = "klt"
+DEFAULT = "base"
 WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
 TABLES = "codec/tables.safetensors"
 FILES = ("vae/config.json", WEIGHTS, "codec/config.json", TABLES)
