@@ -252,14 +252,14 @@ class Codec:
     def _output_gains(self, packet: Analysis, indices: list[np.ndarray], level: int) -> tuple[int, ...]:
         """Gains with which the decoded packet is as loud as the original.
 
-        What is decoded is the average of a logarithm, which has too little energy by as much as it has error. At the
-        coarsest levels, where that is more than 6 dB, loudness gives way to a background that stays in its place.
+        What is decoded is the average of a logarithm, which has too little energy by as much as it has error. More than
+        12 dB, which the coarsest levels would need for some transients, are not made up for.
         """
         if not indices:
             return packet.gains
         magnitudes = self.model.mel.magnitudes(self._decode_latents(indices, level))
         excess = 10 * np.log10(np.array(packet.energies) / audible_energy(magnitudes).numpy())
-        corrections = iter(np.rint(256 * excess.clip(-6, 6)).astype(int).tolist())
+        corrections = iter(np.rint(256 * excess.clip(-12, 12)).astype(int).tolist())
         special = (container.GAIN_SILENT, container.GAIN_COPY)
         return tuple(g if g in special else limit_gain(g + next(corrections)) for g in packet.gains)
 
