@@ -13,12 +13,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from ..format.entropy import Tables
 from .autoencoder import Autoencoder
 from .folder import TABLES, WEIGHTS, ModelError, find_model, fingerprint
 from .mel import LogMel
-from .quantizer import ScalarCodebook
+from .quantizer import ScalarCodebook, step_size
 
 
 @dataclass
@@ -31,6 +32,17 @@ class Model:
     default_quality: int
     name: str = ""
     fingerprint: bytes = bytes(32)
+
+    @property
+    def patch_samples(self) -> int:
+        """Samples that a latent vector stands for."""
+        return self.autoencoder.patch * self.mel.hop_length
+
+    @torch.inference_mode()
+    def decode_indices(self, indices: list[np.ndarray], level: int) -> Tensor:
+        """Indices [N, C] of some channels -> log-mel [channels, N * patch, n_mels], normalised."""
+        latents = torch.from_numpy(np.stack([self.codebook.dequantize(q, level) for q in indices]))
+        return self.autoencoder.decode(latents, torch.full((len(latents),), float(step_size(level))))
 
     @classmethod
     def from_pretrained(cls, name: str | Path | None = None) -> Model:

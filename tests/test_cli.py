@@ -74,7 +74,7 @@ def test_pipes(encoded: Path) -> None:
 def test_part(encoded: Path, tmp_path: Path) -> None:
     assert aldm("decode", encoded, tmp_path / "p.wav", "--start", 1, "--duration", 0.5).returncode == 0
     assert sf.info(tmp_path / "p.wav").frames == 8000
-    refused(aldm("decode", encoded, tmp_path / "q.wav", "--start", 100), "nothing between")
+    refused(aldm("decode", encoded, tmp_path / "q.wav", "--start", 100), "nothing to decode")
 
 
 def test_existing_output_is_kept_unless_forced(encoded: Path, tmp_path: Path) -> None:
