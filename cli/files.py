@@ -28,8 +28,8 @@ def output_file(name: str, force: bool) -> Iterator[BinaryIO]:
     Raises:
         click.ClickException: the file exists and `force` is not given.
     """
-    path = Path(name)
-    if name == "-" or (path.exists() and not path.is_file()):
+    path = Path(os.path.realpath(name))  # a link stays a link
+    if name == "-" or name.startswith(("/dev/", "/proc/")) or (path.exists() and not path.is_file()):
         if path.is_dir():
             raise click.ClickException(f"{name} is a folder")
         buffer = io.BytesIO()
@@ -38,11 +38,13 @@ def output_file(name: str, force: bool) -> Iterator[BinaryIO]:
             sys.stdout.buffer.write(buffer.getbuffer())
             sys.stdout.buffer.flush()
         else:
-            path.write_bytes(buffer.getbuffer())
+            Path(name).write_bytes(buffer.getbuffer())
         return
+    if not path.parent.is_dir():
+        raise click.ClickException(f"{path.parent}: No such file or directory")
     if path.exists() and not force:
         raise click.ClickException(f"{name} exists; --force replaces it")
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as out:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".aldm-", delete=False) as out:
         try:
             yield out  # type: ignore[misc]
             out.flush()

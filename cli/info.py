@@ -9,8 +9,7 @@ from typing import Any
 import click
 
 from ..format import container
-from ..format.container import Header, Packet
-from ..format.errors import DamageError
+from ..format.stream import read_stream
 from .files import read_input
 
 
@@ -20,25 +19,9 @@ def describe(data: bytes) -> dict[str, Any]:
     Raises:
         FormatError: no readable header.
     """
-    header = Header.parse(data)
-    packets = payload = 0
-    samples, comments, damage, silent = header.samples, [], [], 0
-    for record in container.read_records(data):
-        if isinstance(record, DamageError):
-            damage.append(str(record))
-        elif record.kind == container.PACKET:
-            try:
-                packet = Packet.parse(record.body, header.channels)
-            except DamageError as error:
-                damage.append(f"packet {record.index}: {error}")
-                continue
-            packets += 1
-            payload += len(packet.payload)
-            silent += sum(g == container.GAIN_SILENT for g in packet.gains)
-        elif record.kind == container.COMMENT:
-            comments.append(record.body.decode("utf-8", "replace"))
-        elif record.kind == container.END and samples is None:
-            samples = int.from_bytes(record.body[:5], "little")
+    stream = read_stream(data)
+    header, samples = stream.header, stream.samples
+    payload = sum(len(packet.payload) for packet in stream.packets.values())
     from ..codec.folder import model_with
 
     seconds = None if samples is None else samples / header.sample_rate
@@ -52,7 +35,7 @@ def describe(data: bytes) -> dict[str, Any]:
         "seconds": seconds,
         "quality": header.quality,
         "packet_seconds": header.packet_hops / container.HOPS_PER_SECOND,
-        "packets": packets,
+        "packets": len(stream.packets),
         "bytes": {
             "file": len(data),
             "header": container.HEADER_SIZE,
@@ -60,8 +43,8 @@ def describe(data: bytes) -> dict[str, Any]:
             "payload": payload,
         },
         "kbps": len(data) * 8 / seconds / 1000 if seconds else None,
-        "comments": comments,
-        "damage": damage,
+        "comments": stream.comments,
+        "damage": stream.damage,
     }
 
 
@@ -85,7 +68,7 @@ def info(source: str, as_json: bool) -> None:
             f"bytes      {size['file']}: header {size['header']}, framing {size['framing']}, payload {size['payload']}"
         )
         for comment in facts["comments"]:
-            click.echo(f"comment    {comment}")
+            click.echo(f"comment    {comment if comment.isprintable() else repr(comment)}")
         for line in facts["damage"]:
             click.echo(f"damage     {line}")
     if facts["damage"]:

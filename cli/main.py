@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -30,6 +31,10 @@ class Group(click.Group):
             raise click.ClickException(f"{where}{error.strerror or error}") from error
         except MemoryError as error:
             raise click.ClickException("out of memory") from error
+        except (click.exceptions.Exit, click.Abort):
+            raise
+        except RuntimeError as error:  # torch, when it gets no memory
+            raise click.ClickException(str(error).splitlines()[0]) from error
         except ValueError as error:  # AudioError, FormatError, ModelError, and options out of range
             raise click.ClickException(" ".join(str(error).split())) from error
 
@@ -41,6 +46,7 @@ def main() -> None:
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done as far as a damaged file allows.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files are removed
 
 
 main.add_command(info)
@@ -61,12 +67,23 @@ def _say(message: str) -> None:
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT")
 @click.option(
-    "--bitrate", "-b", type=float, metavar="KBPS", help="Largest size of the file, in kbit/s of its duration."
+    "--bitrate",
+    "-b",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="KBPS",
+    help="Largest size of the file, in kbit/s of its duration.",
 )
-@click.option("--quality", "-q", type=int, metavar="Q", help="Quality level instead of a bitrate; 0 is the coarsest.")
+@click.option(
+    "--quality", "-q", type=click.IntRange(min=0), metavar="Q", help="Quality instead of a bitrate; 0 is the coarsest."
+)
 @click.option("--model", "-m", metavar="M", help="Model in the package, or a model folder.")
 @click.option(
-    "--packet", type=float, metavar="S", help="Seconds in a packet, 2 to 10.24.", default=10.24, show_default=True
+    "--packet",
+    type=click.FloatRange(2, 10.24),
+    metavar="S",
+    help="Seconds in a packet.",
+    default=10.24,
+    show_default=True,
 )
 @click.option("--force", "-f", is_flag=True, help="Replace OUT if it exists.")
 def encode(
@@ -76,9 +93,7 @@ def encode(
     if bitrate is not None and quality is not None:
         raise click.UsageError("give --bitrate or --quality, not both")
     with output_file(target, force) as out:
-        content = io.BytesIO(read_input(source)) if source == "-" else source
-        if source != "-" and not Path(source).is_file():
-            raise FileNotFoundError(2, "No such file", source)
+        content = source if Path(source).is_file() else io.BytesIO(read_input(source))
         from ..codec.audio import AudioReader
         from ..codec.codec import Codec
         from ..format.container import Header
@@ -130,9 +145,8 @@ def decode(
         from ..codec.folder import model_with
 
         codec = Codec.from_pretrained(model or model_with(header.model))
-        header, report, blocks = codec.decode_blocks(
-            data, original_rate=original_rate, start=start, duration=duration, strict=strict
-        )
+        decoder = codec.decoder(data, strict)
+        blocks = decoder.blocks(original_rate, start, duration)
         rate = header.sample_rate if original_rate else codec.sample_rate
         bar, progress = _progress("decoding", duration or (header.samples or 0) / header.sample_rate)
         with bar:
@@ -140,10 +154,10 @@ def decode(
             samples = write_audio(out, blocks, rate, header.channels, suffix, lambda n: progress(n / rate))
         took = time.perf_counter() - started
     _say(f"{len(data)} bytes -> {samples / rate:.2f} s, {header.channels} x {rate} Hz, in {took:.2f} s")
-    if report.damage:
-        for line in report.damage[:5]:
+    if decoder.damage:
+        for line in decoder.damage[:5]:
             _say(f"damage: {line}")
-        _say(f"warning: {len(report.damage)} damaged places; {report.packets} packets decoded, silence for the rest")
+        _say(f"warning: {len(decoder.damage)} damaged places; {decoder.decoded} packets decoded, silence for the rest")
         sys.exit(3)
 
 
@@ -151,7 +165,7 @@ def decode(
 @click.argument("data", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Model folder to write.")
 @click.option("--work", type=click.Path(path_type=Path), help="Cache and checkpoints; default: OUT with .work behind.")
-@click.option("--steps", default=16000, show_default=True, help="Training steps; 0 fits the linear transform alone.")
+@click.option("--steps", default=30000, show_default=True, help="Training steps; 0 fits the linear transform alone.")
 @click.option("--n-mels", default=96, show_default=True, help="Bands of the front-end.")
 @click.option("--channels", default=384, show_default=True, help="Latent channels.")
 @click.option("--width", default=384, show_default=True, help="Channels of the autoencoder's convolutions.")

@@ -9,7 +9,10 @@ import numpy as np
 import soundfile as sf
 import soxr
 
+from ..format.container import MAX_RATE
+
 BLOCK_SECONDS = 10
+LOUDEST = 1e4
 
 
 class AudioError(ValueError):
@@ -28,13 +31,13 @@ def resample(blocks: Iterable[np.ndarray], rate: int, new_rate: int, channels: i
         return
     stream = soxr.ResampleStream(rate, new_rate, channels, dtype="float32")
     read = written = 0
-    for block in blocks:
-        read += block.shape[1]
-        out = stream.resample_chunk(np.ascontiguousarray(block.T)).T
+    for second in (block[:, i : i + rate] for block in blocks for i in range(0, block.shape[1], rate)):
+        read += second.shape[1]
+        out = stream.resample_chunk(np.ascontiguousarray(second.T)).T
         written += out.shape[1]
         yield out
     rest = stream.resample_chunk(np.zeros((0, channels), np.float32), last=True).T
-    missing = length_at(read, rate, new_rate) - written
+    missing = max(0, length_at(read, rate, new_rate) - written)
     yield np.pad(rest, ((0, 0), (0, max(0, missing - rest.shape[1]))))[:, :missing]
 
 
@@ -69,8 +72,10 @@ class AudioReader:
             self.samples = self._file.frames
         if not self.samples:
             raise AudioError("empty: no samples")
-        if self.channels > 255 or self.sample_rate >= 1 << 24:
-            raise AudioError(f"{self.channels} channels at {self.sample_rate} Hz: at most 255 channels below 16.7 MHz")
+        if self.channels > 255 or self.sample_rate > MAX_RATE:
+            raise AudioError(
+                f"{self.channels} channels at {self.sample_rate} Hz: at most 255 channels and {MAX_RATE} Hz"
+            )
 
     def blocks(self, sample_rate: int) -> Iterator[np.ndarray]:
         """The samples at `sample_rate`, as float32 blocks [C, n]."""
@@ -90,6 +95,8 @@ class AudioReader:
                 raise AudioError(f"truncated audio: {done} of {self.samples} samples")
             if not np.isfinite(block).all():
                 raise AudioError("audio with NaN or infinite samples")
+            if np.abs(block).max() > LOUDEST:
+                raise AudioError(f"audio with samples beyond {LOUDEST:g} times full scale")
             done += block.shape[1]
             yield np.ascontiguousarray(block)
 
@@ -117,7 +124,7 @@ def write_audio(
         AudioError: a format that libsndfile cannot write at this rate and number of channels.
     """
     kind = suffix.lstrip(".").upper() or "WAV"
-    aliases = {"OGA": "OGG", "OPUS": "OGG", "AIF": "AIFF", "W64": "W64"}
+    aliases = {"OGA": "OGG", "OPUS": "OGG", "AIF": "AIFF"}
     name = aliases.get(kind, kind)
     if name not in sf.available_formats():
         raise AudioError(f"cannot write {suffix} files; .wav and .flac always work")
@@ -131,7 +138,8 @@ def write_audio(
                 progress(count)
     except (sf.LibsndfileError, AssertionError) as error:  # soundfile asserts that all was written
         if guarded.error is None:
-            raise AudioError(f"cannot write {channels} channels at {sample_rate} Hz as {suffix}: {error}") from error
+            reason = getattr(error, "error_string", "")
+            raise AudioError(f"cannot write {channels} channels at {sample_rate} Hz as {suffix}: {reason}") from error
     if guarded.error is not None:
         raise guarded.error
     return count

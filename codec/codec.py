@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from ..format import container
 from ..format.container import Header
 from .audio import AudioReader
-from .decoder import Decoder, Report
+from .decoder import Decoder
 from .encoder import Encoder
 from .model import Model
 
@@ -27,7 +28,7 @@ class Codec:
 
     Args:
         model: loaded by `from_pretrained`.
-        packet_seconds: duration of a packet, 2 to 10.24 s, rounded down to a multiple of the model's patch.
+        packet_seconds: duration of a packet, 2 to 10.24 s, rounded up to a multiple of the model's patch.
 
     Attributes:
         sample_rate: of what is coded, Hz.
@@ -40,9 +41,9 @@ class Codec:
         self.model = model
         self.sample_rate = model.mel.sample_rate
         self.levels = model.codebook.levels
-        hops = int(packet_seconds * container.HOPS_PER_SECOND) // model.autoencoder.patch * model.autoencoder.patch
-        self._packet_hops = hops
-        self._encoder = Encoder(model, hops // model.autoencoder.patch)
+        vectors = math.ceil(packet_seconds * container.HOPS_PER_SECOND / model.autoencoder.patch)
+        self._packet_hops = vectors * model.autoencoder.patch
+        self._encoder = Encoder(model, vectors)
 
     @classmethod
     def from_pretrained(cls, model: str | Path | None = None, **options: Any) -> Codec:
@@ -144,23 +145,12 @@ class Codec:
             ModelError: the file needs another model.
             ValueError: no sound between `start` and the end.
         """
-        _, _, blocks = self.decode_blocks(
-            read_bytes(source), original_rate=original_rate, start=start, duration=duration, strict=strict
-        )
-        return np.concatenate(list(blocks), 1)
+        decoder = self.decoder(read_bytes(source), strict)
+        return np.concatenate(list(decoder.blocks(original_rate, start, duration)), 1)
 
-    def decode_blocks(
-        self,
-        data: bytes,
-        *,
-        original_rate: bool = False,
-        start: float = 0.0,
-        duration: float | None = None,
-        strict: bool = False,
-    ) -> tuple[Header, Report, Iterator[np.ndarray]]:
-        """As `decode`, block by block: the header, a report that is complete after the last block, blocks [C, n]."""
-        decoder = Decoder(self.model, data, strict)
-        return decoder.header, decoder.report, decoder.blocks(original_rate, start, duration)
+    def decoder(self, data: bytes, strict: bool = False) -> Decoder:
+        """The decoder of one file, for programs that take the sound in blocks or ask what was damaged."""
+        return Decoder(self.model, data, strict)
 
     def _level(self, quality: int | None) -> int:
         level = self.model.default_quality if quality is None else quality

@@ -23,13 +23,13 @@ class Analysis:
     """A packet before quantisation.
 
     Attributes:
-        vectors: latent vectors per channel.
+        hops: duration in units of 10 ms.
         gains: one per channel, as in `Packet`.
         latents: [C, N] for every channel that is neither silent nor a copy.
         energies: of the STFT magnitudes that each of the latents stands for.
     """
 
-    vectors: int
+    hops: int
     gains: tuple[int, ...]
     latents: list[np.ndarray]
     energies: list[float]
@@ -38,8 +38,8 @@ class Analysis:
 def windows(blocks: Iterable[np.ndarray], size: int, pad: int, multiple: int) -> Iterator[np.ndarray]:
     """Cut a stream of blocks [C, n] into packets with the samples around them: [C, pad + size + pad].
 
-    Both ends of the stream are reflected; the last packet is shorter, and filled up with zeros to a multiple of
-    `multiple`, which is larger than `pad`.
+    Both ends of the stream are reflected; the last packet is shorter, and reflected to a multiple of `multiple`,
+    which is larger than `pad`.
     """
     held: np.ndarray | None = None  # from `pad` samples before the next packet on
     first = True
@@ -53,7 +53,8 @@ def windows(blocks: Iterable[np.ndarray], size: int, pad: int, multiple: int) ->
             held = held[:, size:]
     if held is None:
         return
-    held = np.pad(held, ((0, 0), (0, -(held.shape[1] - (0 if first else pad)) % multiple)))
+    missing = -(held.shape[1] - (0 if first else pad)) % multiple
+    held = np.pad(held, ((0, 0), (0, missing)), mode="symmetric")
     if first:
         held = np.concatenate([held[:, pad:0:-1], held], 1)
     held = np.concatenate([held, held[:, -2 : -pad - 2 : -1]], 1)
@@ -90,12 +91,14 @@ class Encoder:
                 magnitudes = mel.spectrum(torch.from_numpy(np.stack(waves).astype(np.float32))).abs()
                 latents = list(self.model.autoencoder.encode(mel.from_magnitudes(magnitudes)).numpy())
                 energies = audible_energy(magnitudes).tolist()
-            yield Analysis(window.shape[1] // patch, tuple(gains), latents, energies)
+            hops = (window.shape[1] - 2 * mel.pad) // mel.hop_length
+            yield Analysis(hops, tuple(gains), latents, energies)
 
     def indices(self, packet: Analysis, level: int) -> np.ndarray:
         """Codebook indices of every channel of a packet, [C, N, latent_channels] int32; zeros where it is silent."""
         coded = iter([self.model.codebook.quantize(z, level)[1] for z in packet.latents])
-        out = np.zeros((len(packet.gains), packet.vectors, self.model.autoencoder.latent_channels), np.int32)
+        vectors = packet.hops // self.model.autoencoder.patch
+        out = np.zeros((len(packet.gains), vectors, self.model.autoencoder.latent_channels), np.int32)
         for c, gain in enumerate(packet.gains):
             if gain == container.GAIN_COPY:
                 out[c] = out[c - 1]
@@ -112,7 +115,7 @@ class Encoder:
             size = 0.0
             for packet in packets:
                 bits = sum(self.model.codebook.quantize(z, *settings[middle])[2] for z in packet.latents)
-                size += 9 + 2 * len(packet.gains) + bits / 8 + 2  # record, number of vectors; end of the coder
+                size += 10 + 2 * len(packet.gains) + bits / 8 + 2  # record and duration; end of the coder
             low, high = (middle, high) if size <= budget else (low, middle - 1)
         return settings[low]
 
@@ -121,7 +124,7 @@ class Encoder:
         streams = [self.model.codebook.quantize(z, level, fidelity)[:2] for z in packet.latents]
         payload = encode_indices(streams, self.model.codebook.tables, level)
         gains = self._output_gains(packet, [indices for _, indices in streams], level)
-        return container.pack_record(container.PACKET, Packet(packet.vectors, gains, payload).pack(), index)
+        return container.pack_record(container.PACKET, Packet(packet.hops, gains, payload).pack(), index)
 
     def _output_gains(self, packet: Analysis, indices: list[np.ndarray], level: int) -> tuple[int, ...]:
         """Gains with which the decoded packet is as loud as the original.

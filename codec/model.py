@@ -21,6 +21,8 @@ from .folder import TABLES, WEIGHTS, ModelError, find_model, fingerprint
 from .mel import LogMel
 from .quantizer import ScalarCodebook, step_size
 
+LOUDEST = 6.0  # nats; a band of a normalised clip reaches about 2
+
 
 @dataclass
 class Model:
@@ -42,7 +44,8 @@ class Model:
     def decode_indices(self, indices: list[np.ndarray], level: int) -> Tensor:
         """Indices [N, C] of some channels -> log-mel [channels, N * patch, n_mels], normalised."""
         latents = torch.from_numpy(np.stack([self.codebook.dequantize(q, level) for q in indices]))
-        return self.autoencoder.decode(latents, torch.full((len(latents),), float(step_size(level))))
+        mel = self.autoencoder.decode(latents, torch.full((len(latents),), float(step_size(level))))
+        return mel.nan_to_num(self.mel.floor).clamp(max=LOUDEST)  # indices of a crafted file can be anything
 
     @classmethod
     def from_pretrained(cls, name: str | Path | None = None) -> Model:
@@ -63,7 +66,9 @@ class Model:
             codebook = ScalarCodebook(arrays["gains"].astype(np.float32), tables)
             mel, quality = LogMel(**codec["mel"]), int(codec["default_quality"])
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"model folder {folder} does not load: {str(error).splitlines()[0]}") from error
+            raise ModelError(
+                f"model folder {folder} does not load: {type(error).__name__} {str(error).splitlines()[0]}"
+            ) from error
         return cls(mel, autoencoder.eval().requires_grad_(False), codebook, quality, folder.name, fingerprint(folder))
 
     def save_pretrained(self, folder: Path) -> None:

@@ -9,6 +9,7 @@ from .container import (
     read_records,
 )
 from .errors import DamageError, FormatError, NotAldmError, VersionError
+from .stream import Stream, read_stream
 
 __all__ = [
     "DamageError",
@@ -17,8 +18,10 @@ __all__ = [
     "NotAldmError",
     "Packet",
     "Record",
+    "Stream",
     "VersionError",
     "pack_end",
     "pack_record",
     "read_records",
+    "read_stream",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -16,9 +17,11 @@ HEADER = struct.Struct("<4sBBBB3sH5s4s")  # and a CRC-16
 HEADER_SIZE = HEADER.size + 2
 HOPS_PER_SECOND = 100  # packet durations count hops of 10 ms
 MAX_PACKET_HOPS = 1024
+MAX_RATE = 768_000
 MAX_BODY = (1 << 21) - 1  # three bytes of LEB128
 UNKNOWN = (1 << 40) - 1
 PACKET, COMMENT, END = ord("P"), ord("C"), ord("E")
+KINDS = re.compile(b"[PCE]")
 GAIN_SILENT, GAIN_COPY = -32768, -32767
 RESYNC_BYTES = 1 << 26  # how much a reader checks in search of the next whole record before it gives up
 RESYNC_PACKETS = 64  # how many packets in a row may be missing before a reader stops recognising the next
@@ -29,7 +32,7 @@ class Header:
     """Facts of the whole file.
 
     Attributes:
-        sample_rate: of the original, Hz, 1 .. 2^24 - 1.
+        sample_rate: of the original, Hz, 1 .. 768,000.
         channels: 1 .. 255.
         samples: per channel, at the original rate; None if it was not known when writing began.
         quality: level of the codebook, 0 .. 255; what a level means, the model says.
@@ -88,7 +91,7 @@ class Header:
             model=model,
             version=(version >> 4, version & 15),
         )
-        if not header.sample_rate or not channels or not 1 <= hops <= MAX_PACKET_HOPS or flags:
+        if not 1 <= header.sample_rate <= MAX_RATE or not channels or not 1 <= hops <= MAX_PACKET_HOPS or flags:
             raise FormatError("header field out of range: sampling rate, channels, packet duration or flags")
         return header
 
@@ -109,33 +112,33 @@ class Packet:
     """Body of a packet record.
 
     Attributes:
-        vectors: latent vectors per channel, at least 1.
+        hops: its duration in units of 10 ms, at least 1 and at most the header's; only the last may be shorter.
         gains: one per channel: Q7.8 decibels, or GAIN_SILENT, or GAIN_COPY for the channel before once more.
         payload: entropy-coded indices of the channels that are neither silent nor a copy.
     """
 
-    vectors: int
+    hops: int
     gains: tuple[int, ...]
     payload: bytes
 
     def pack(self) -> bytes:
         """Body of the record."""
-        return _leb128(self.vectors) + struct.pack(f"<{len(self.gains)}h", *self.gains) + self.payload
+        return _leb128(self.hops) + struct.pack(f"<{len(self.gains)}h", *self.gains) + self.payload
 
     @classmethod
-    def parse(cls, body: bytes, channels: int) -> Packet:
+    def parse(cls, body: bytes, header: Header) -> Packet:
         """Read a body.
 
         Raises:
-            DamageError: too short, or no vectors.
+            DamageError: too short, or fields out of range.
         """
-        vectors, at = _read_leb128(body, 0)
-        if not 1 <= vectors <= MAX_PACKET_HOPS or len(body) < at + 2 * channels:
+        hops, at = _read_leb128(body, 0)
+        if not 1 <= hops <= header.packet_hops or len(body) < at + 2 * header.channels:
             raise DamageError("damaged packet: fields out of range")
-        gains = struct.unpack_from(f"<{channels}h", body, at)
+        gains = struct.unpack_from(f"<{header.channels}h", body, at)
         if gains[0] == GAIN_COPY:
             raise DamageError("damaged packet: the first channel copies none")
-        return cls(vectors, gains, body[at + 2 * channels :])
+        return cls(hops, gains, body[at + 2 * header.channels :])
 
 
 def _leb128(value: int) -> bytes:
@@ -201,14 +204,13 @@ def read_records(data: bytes) -> Iterator[Record | DamageError]:
     while at < len(data):
         record, _ = _record_at(data, at, expected)
         if record is None:
-            first, budget = at, budget - 1
-            while record is None and budget > 0 and at + 1 < len(data):
-                at += 1
-                if data[at] in (PACKET, COMMENT, END):
-                    record, cost = _record_at(data, at, expected)
-                    budget -= cost + 16
+            for candidate in KINDS.finditer(data, at + 1):
+                record, cost = _record_at(data, candidate.start(), expected)
+                budget -= cost + 500  # what trying the numbers costs, in bytes of checking
+                if record is not None or budget < 0:
+                    break
             reached = record.offset if record else len(data)
-            yield DamageError(f"{reached - first} damaged bytes at offset {first}")
+            yield DamageError(f"{reached - at} damaged bytes at offset {at}")
             if record is None:
                 return
         yield record

@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 import soundfile as sf
 from aldm.codec import Codec
+from hypothesis import settings
+
+settings.register_profile("aldm", deadline=None)  # speed is for benchmarks, not for tests
+settings.load_profile("aldm")
 
 DATA = Path(__file__).parent / "data"
 DOMAINS = ("speech", "music", "environment")

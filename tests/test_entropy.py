@@ -102,9 +102,9 @@ def test_indices_decode_alike_under_one_and_two_threads(codec: Codec, tmp_path: 
         "from aldm.format import container as c\n"
         "from aldm.format.entropy import decode_indices\n"
         "data = open(sys.argv[2], 'rb').read(); h = c.Header.parse(data)\n"
-        "p = c.Packet.parse(next(c.read_records(data)).body, 1)\n"
+        "p = c.Packet.parse(next(c.read_records(data)).body, h)\n"
         "t = Codec.from_pretrained().model.codebook.tables\n"
-        "print(hashlib.sha256(decode_indices(p.payload, 1, p.vectors, t, h.quality)[0][1].tobytes()).hexdigest())\n"
+        "print(hashlib.sha256(decode_indices(p.payload, 1, p.hops // 16, t, h.quality)[0][1].tobytes()).hexdigest())\n"
     )
     outputs = {subprocess.run([sys.executable, "-c", script, n, path], capture_output=True).stdout for n in "12"}
     assert len(outputs) == 1

@@ -65,7 +65,8 @@ class MelCache:
         Raises:
             AudioError: no readable audio in the sources.
         """
-        wanted = dict(source=[str(s) for s in source], mel=mel.config())
+        files = [p for s in source for p in ([s] if s.is_file() else sorted(s.rglob("*"))) if p.is_file()]
+        wanted = dict(files=[[str(p), p.stat().st_size] for p in files], mel=mel.config())
         index = folder / "index.json"
         if index.exists() and json.loads(index.read_text())["made_from"] == wanted:
             return cls(folder, mel)

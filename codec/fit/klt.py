@@ -15,12 +15,18 @@ def fit_klt(cache: MelCache, patch: int, channels: int, frames: int = 1_000_000)
         frames: how many frames to take at most; 1e6 are 2.8 h.
     """
     size = patch * cache.mel.n_mels
+    if channels > size:
+        raise ValueError(f"at most {size} latent channels with {cache.mel.n_mels} bands, not {channels}")
     total, first, second = 0, torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64)
     for crop in cache.blocks(patch, False, frames):
         patches = crop.reshape(-1, size)
         total += len(patches)
         first += patches.sum(0, dtype=torch.float64)
         second += (patches.T @ patches).double()
+    if not total:
+        raise ValueError(
+            f"no clip of at least {4 * patch * cache.mel.hop_length / cache.mel.sample_rate:g} s to fit on"
+        )
     mean = first / total
     variance, vectors = torch.linalg.eigh(second / total - mean[:, None] * mean)
     order = torch.arange(size - 1, size - channels - 1, -1)  # eigh sorts upwards

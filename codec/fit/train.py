@@ -137,9 +137,12 @@ def train(
     both = nn.ModuleList([model, rate])
     average = {k: v.detach().clone() for k, v in both.state_dict().items()}
     optimizer = torch.optim.AdamW(both.parameters(), learning_rate, betas=(0.9, 0.98), weight_decay=1e-4)
+    belongs_to = dict(model=model.config, frames=len(cache.peaks), clips=len(cache.clips), seed=seed)
     checkpoint, first = folder / "checkpoint.pt", 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
+        if state["belongs_to"] != belongs_to:
+            raise ValueError(f"{checkpoint} is of other data or options; remove it to start anew")
         both.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         average, first = state["average"], state["step"]
@@ -166,7 +169,8 @@ def train(
         sums += [bits.mean().item(), error.mean().item(), loss.item()]
         since += 1
         if (step + 1) % checkpoint_every == 0 or step + 1 == steps:
-            state = dict(model=both.state_dict(), optimizer=optimizer.state_dict(), average=average, step=step + 1)
+            state = dict(model=both.state_dict(), optimizer=optimizer.state_dict(), average=average)
+            state |= dict(step=step + 1, belongs_to=belongs_to)
             partial = checkpoint.with_suffix(".new")
             torch.save(state, partial)
             partial.replace(checkpoint)
