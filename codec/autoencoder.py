@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .quantizer import TRAINED_LEVELS, step_size
+
 HOP = 4  # frames per step of the finer convolutions
 
 
@@ -101,7 +103,7 @@ class Autoencoder(nn.Module):
         mel = latents.transpose(1, 2) @ self.basis + self.mean
         mel = mel.reshape(batch, blocks * self.patch, -1)
         if self.width:
-            log_step = step.log()[:, None]
+            log_step = step.clamp(min=step_size(TRAINED_LEVELS - 1)).log()[:, None]
             condition = self.level(torch.cat([log_step, log_step**2 / 2], 1))
             h = self.decoder_in(latents / self.scale[:, None])
             for block in self.decoder_coarse:

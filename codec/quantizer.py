@@ -9,7 +9,8 @@ import numpy as np
 
 from ..format.entropy import Tables
 
-LEVELS = 40
+LEVELS = 48
+TRAINED_LEVELS = 40  # the finer ones take what the network learned for the last of these
 COARSEST = 14.0  # step of level 0, in units of the latents; 8 levels halve it
 # Bits that a squared error of one step is worth: a uniform quantiser at high rate has error step^2 / 12 and
 # falls by a factor of four with every bit, so d bits / d (error / step^2) = 6 / ln 2.
@@ -17,7 +18,7 @@ ERROR_BITS = 6 / np.log(2)
 
 
 def step_size(level: Any) -> Any:
-    """Step of a quality level (0 .. LEVELS - 1; number, array or tensor), before the gains of the channels."""
+    """Step of a quality level (0 .. 47; number, array or tensor), before the gains of the channels."""
     return COARSEST * 2 ** (-level / 8)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from ..mel import LogMel
 from ..model import Model
-from ..quantizer import LEVELS
+from ..quantizer import LEVELS, TRAINED_LEVELS
 from .dataset import MelCache
 from .klt import klt_autoencoder
 from .tables import fit_tables
@@ -17,7 +17,7 @@ from .train import train
 
 FLOOR = -10.0  # nats; 95 dB below the loudest band of a normalised clip
 PATCH = 16  # frames per latent vector: 160 ms
-DEFAULT_QUALITY = 22
+DEFAULT_QUALITY = 24
 
 
 def fit_model(
@@ -47,7 +47,8 @@ def fit_model(
     gains = torch.ones(LEVELS, channels)
     if steps:
         rate = train(autoencoder, cache, work, steps, progress, checkpoint_every=checkpoint_every)
-        gains = rate.gain.detach().exp()
+        gains[:TRAINED_LEVELS] = rate.gain.detach().exp()
+        gains[TRAINED_LEVELS:] = gains[TRAINED_LEVELS - 1]
     autoencoder = autoencoder.half().float().eval().requires_grad_(False)  # as it will be stored
     with torch.inference_mode():
         crops = cache.blocks(PATCH, validation=False, limit=round(table_hours * 360000))

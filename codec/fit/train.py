@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..autoencoder import Autoencoder
-from ..quantizer import LEVELS, step_size
+from ..quantizer import TRAINED_LEVELS, step_size
 from .dataset import MelCache, is_validation
 
 
@@ -25,10 +25,10 @@ class RateModel(nn.Module):
 
     def __init__(self, scale: Tensor):
         super().__init__()
-        steps = step_size(torch.arange(LEVELS))
+        steps = step_size(torch.arange(TRAINED_LEVELS))
         self.log_scale = nn.Parameter((0.7 * scale / steps[:, None] + 0.05).log())
         self.context = nn.Parameter(torch.zeros(len(scale), 4))
-        self.gain = nn.Parameter(torch.zeros(LEVELS, len(scale)))
+        self.gain = nn.Parameter(torch.zeros(TRAINED_LEVELS, len(scale)))
 
     def forward(self, noisy: Tensor, rounded: Tensor, level: Tensor) -> Tensor:
         """Bits per latent value; all [B, C, N], level [B]."""
@@ -156,7 +156,7 @@ def train(
             group["lr"] = lr
         torch.manual_seed(1_000_003 * seed + step)
         mel = windows.batch(step, batch_size)
-        level = torch.randint(LEVELS, (batch_size,))
+        level = torch.randint(TRAINED_LEVELS, (batch_size,))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             bits, error, loss = loss_terms(model, rate, mel, level)
         optimizer.zero_grad()
