@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from .bench import analyze, bench
 from .files import output_file, read_input
 from .info import info
 
@@ -53,7 +54,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files are removed
 
 
-main.add_command(info)
+for command in (info, bench, analyze):
+    main.add_command(command)
 
 
 def _progress(label: str, seconds: float) -> tuple[Any, Callable[[float], None]]:
@@ -124,6 +126,11 @@ def encode(
 @click.option("--start", type=click.FloatRange(min=0), default=0.0, metavar="S", help="Begin at this second.")
 @click.option("--duration", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Decode this many seconds.")
 @click.option("--original-rate", is_flag=True, help="Resample to the rate of the original instead of 16 kHz.")
+@click.option(
+    "--vocoder",
+    type=click.Choice(["network", "griffin-lim"]),
+    help="Magnitudes for Griffin-Lim: from the model's network (default if it has one), or by least squares.",
+)
 @click.option("--strict", is_flag=True, help="Refuse a damaged file instead of decoding what is whole.")
 @click.option("--model", "-m", metavar="M", help="Model folder; models in the package are found by themselves.")
 @click.option("--force", "-f", is_flag=True, help="Replace OUT if it exists.")
@@ -133,6 +140,7 @@ def decode(
     start: float,
     duration: float | None,
     original_rate: bool,
+    vocoder: str | None,
     strict: bool,
     model: str | None,
     force: bool,
@@ -148,7 +156,7 @@ def decode(
         from ..codec.codec import Codec
         from ..codec.folder import model_with
 
-        codec = Codec.from_pretrained(model or model_with(header.model))
+        codec = Codec.from_pretrained(model or model_with(header.model), vocoder=vocoder)
         decoder = codec.decoder(data, strict)
         blocks = decoder.blocks(original_rate, start, duration)
         rate = header.sample_rate if original_rate else codec.sample_rate
@@ -169,11 +177,15 @@ def decode(
 @click.argument("data", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Model folder to write.")
 @click.option("--work", type=click.Path(path_type=Path), help="Cache and checkpoints; default: OUT with .work behind.")
-@click.option("--steps", default=30000, show_default=True, help="Training steps; 0 fits the linear transform alone.")
+@click.option("--init", metavar="M", help="Model that goes on learning, instead of one that starts anew.")
+@click.option("--steps", default=30000, show_default=True, help="Training steps; 0 leaves the linear transform alone.")
+@click.option("--decoder-steps", default=5000, show_default=True, help="Further steps, of the decoding side; 0: none.")
 @click.option("--n-mels", default=96, show_default=True, help="Bands of the front-end.")
 @click.option("--channels", default=384, show_default=True, help="Latent channels.")
 @click.option("--width", default=384, show_default=True, help="Channels of the autoencoder's convolutions.")
+@click.option("--decoder-width", default=512, show_default=True, help="Channels of the magnitude network.")
 @click.option("--table-hours", default=1.0, show_default=True, help="Audio to count tables on.")
+@click.option("--seed", default=0, show_default=True, help="Of the training examples.")
 def fit(data: tuple[Path, ...], out: Path, work: Path | None, **options: Any) -> None:
     """Fit a model to the audio in folders or tar shards DATA. Goes on where a stopped run left off."""
     from ..codec.fit import fit_model

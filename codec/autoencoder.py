@@ -8,28 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .quantizer import TRAINED_LEVELS, step_size
+from .layers import EMBEDDING, LevelEmbedding, ResidualBlock
 
 HOP = 4  # frames per step of the finer convolutions
-
-
-class ResidualBlock(nn.Module):
-    """x + W2 gelu(W1 * x), optionally scaled and shifted by a condition vector (FiLM)."""
-
-    def __init__(self, channels: int, condition: int = 0):
-        super().__init__()
-        self.conv = nn.Conv1d(channels, channels, 3, padding=1)
-        self.out = nn.Conv1d(channels, channels, 1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
-        self.film = nn.Linear(condition, 2 * channels) if condition else None
-
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        h = self.conv(x)
-        if self.film is not None:
-            scale, shift = self.film(condition)[..., None].chunk(2, 1)
-            h = h * (1 + scale) + shift
-        return x + self.out(F.gelu(h))
 
 
 class Autoencoder(nn.Module):
@@ -68,11 +49,11 @@ class Autoencoder(nn.Module):
         self.encoder_down = nn.Conv1d(fine, width, ratio, ratio)
         self.encoder_coarse = nn.ModuleList(ResidualBlock(width) for _ in range(blocks - 1))
         self.encoder_out = nn.Conv1d(width, latent_channels, 1)
-        self.level = nn.Sequential(nn.Linear(2, 64), nn.GELU(), nn.Linear(64, 64), nn.GELU())
+        self.level = LevelEmbedding()
         self.decoder_in = nn.Conv1d(latent_channels, width, 1)
-        self.decoder_coarse = nn.ModuleList(ResidualBlock(width, 64) for _ in range(blocks - 1))
+        self.decoder_coarse = nn.ModuleList(ResidualBlock(width, EMBEDDING) for _ in range(blocks - 1))
         self.decoder_up = nn.ConvTranspose1d(width, fine, ratio, ratio)
-        self.decoder_fine = nn.ModuleList(ResidualBlock(fine, 64) for _ in range(blocks))
+        self.decoder_fine = nn.ModuleList(ResidualBlock(fine, EMBEDDING) for _ in range(blocks))
         self.decoder_out = nn.Linear(fine, HOP * n_mels)
         for last in (self.encoder_out, self.decoder_out):
             nn.init.zeros_(last.weight)
@@ -81,7 +62,8 @@ class Autoencoder(nn.Module):
     def encode(self, mel: Tensor) -> Tensor:
         """Log-mel [B, T, n_mels], T a multiple of `patch` -> latents [B, latent_channels, T / patch]."""
         batch, frames, bands = mel.shape
-        latents = (mel.reshape(batch, frames // self.patch, -1) - self.mean) @ self.basis.T
+        with torch.autocast(mel.device.type, enabled=False):
+            latents = (mel.reshape(batch, frames // self.patch, -1) - self.mean) @ self.basis.T
         latents = latents.transpose(1, 2)
         if self.width:
             h = self.encoder_in((mel.reshape(batch, frames // HOP, HOP * bands) + 5) / 3).transpose(1, 2)
@@ -100,11 +82,11 @@ class Autoencoder(nn.Module):
             step: [B], the quantiser's step size, which tells how much of the latents is noise.
         """
         batch, _, blocks = latents.shape
-        mel = latents.transpose(1, 2) @ self.basis + self.mean
+        with torch.autocast(latents.device.type, enabled=False):
+            mel = latents.transpose(1, 2) @ self.basis + self.mean
         mel = mel.reshape(batch, blocks * self.patch, -1)
         if self.width:
-            log_step = step.clamp(min=step_size(TRAINED_LEVELS - 1)).log()[:, None]
-            condition = self.level(torch.cat([log_step, log_step**2 / 2], 1))
+            condition = self.level(step)
             h = self.decoder_in(latents / self.scale[:, None])
             for block in self.decoder_coarse:
                 h = block(h, condition)

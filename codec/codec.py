@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from ..format.container import Header
 from .audio import AudioReader
 from .decoder import Decoder
 from .encoder import Encoder
+from .folder import ModelError
 from .model import Model
 
 Progress = Callable[[float], None]  # told the seconds of audio that are done
 
 PACKET_SECONDS = 10.24
+VOCODERS = ("network", "griffin-lim")
 
 
 class Codec:
@@ -29,15 +32,23 @@ class Codec:
     Args:
         model: loaded by `from_pretrained`.
         packet_seconds: duration of a packet, 2 to 10.24 s, rounded up to a multiple of the model's patch.
+        vocoder: one of `VOCODERS`; "griffin-lim" does without the magnitude network in front of it. Default: the
+            network if the model has one. The gains of a file are right for the vocoder that encoded it.
 
     Attributes:
         sample_rate: of what is coded, Hz.
         levels: number of quality levels: `quality` is 0 .. levels - 1.
     """
 
-    def __init__(self, model: Model, packet_seconds: float = PACKET_SECONDS):
+    def __init__(self, model: Model, packet_seconds: float = PACKET_SECONDS, vocoder: str | None = None):
         if not 2 <= packet_seconds <= PACKET_SECONDS:
             raise ValueError(f"packets last 2 to {PACKET_SECONDS} s, not {packet_seconds:g}")
+        if vocoder not in (None, *VOCODERS):
+            raise ValueError(f"no vocoder {vocoder}; there are {', '.join(VOCODERS)}")
+        if vocoder == "network" and model.magnitude_net is None:
+            raise ModelError(f"model {model.name} has no vocoder network")
+        if vocoder == "griffin-lim":
+            model = replace(model, magnitude_net=None)
         self.model = model
         self.sample_rate = model.mel.sample_rate
         self.levels = model.codebook.levels

@@ -1,4 +1,4 @@
-"""Packets -> audio: indices, log-mel, and the waveform through the vocoder."""
+"""Packets -> audio: indices, magnitudes, and the waveform through Griffin-Lim."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from .gain import PEAK, SPECIAL, peak_of
 from .griffin_lim import GriffinLim
 from .model import Model
 
-SILENT_MEL = -30.0  # natural log: nothing, for a 16-bit file
 EDGE = 10  # frames that a decoder which starts in the middle hears before it, so that its first sample is settled
 
 
@@ -94,20 +93,20 @@ class Decoder:
 
         def pieces() -> Iterator[Tensor]:
             for i in numbers:
-                mel = self._mel(i)[made]
-                yield from vocoder.push(mel[:, max(0, first - i * size) : last - i * size])
+                magnitudes = self._magnitudes(i)[made]
+                yield from vocoder.push(magnitudes[..., max(0, first - i * size) : last - i * size])
             yield from vocoder.flush()
 
         with torch.inference_mode():
             for wave in pieces():
                 yield torch.cat([wave, torch.zeros_like(wave[:1])])[order].numpy()
 
-    def _mel(self, index: int) -> Tensor:
-        """Log-mel [C, T, n_mels] of a packet; silence if it is missing or does not decode."""
+    def _magnitudes(self, index: int) -> Tensor:
+        """STFT magnitudes [C, n_fft // 2 + 1, T] of a packet; silence if it is missing or does not decode."""
         patch, level = self.model.autoencoder.patch, self.header.quality
         packet = self._stream.packets.get(index)
         hops = packet.hops if packet else self.header.packet_hops
-        out = torch.full((self.header.channels, hops, self.model.mel.n_mels), SILENT_MEL)
+        out = torch.zeros(self.header.channels, self.model.mel.n_fft // 2 + 1, hops)
         if packet is None:
             return out
         coded = sum(gain not in SPECIAL for gain in packet.gains)
@@ -122,12 +121,12 @@ class Decoder:
             self.damage.append(f"packet {index}: {error}")
             return out
         self.decoded += 1
-        mels = iter(self.model.decode_indices([indices for _, indices in streams], level) if streams else ())
+        found = iter(self.model.decode_magnitudes([indices for _, indices in streams], level) if streams else ())
         for c, gain in enumerate(packet.gains):
             if gain == container.GAIN_COPY:
                 out[c] = out[c - 1]
             elif gain != container.GAIN_SILENT:
-                out[c] = next(mels) + math.log(peak_of(gain) / PEAK)
+                out[c] = next(found) * (peak_of(gain) / PEAK)
         return out
 
 

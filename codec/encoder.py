@@ -11,7 +11,7 @@ import torch
 from ..format import container
 from ..format.container import Packet
 from ..format.entropy import encode_indices
-from .gain import PEAK, SPECIAL, audible_energy, gain_of, limit_gain
+from .gain import PEAK, SPECIAL, audible_energy, first_audible, gain_of, limit_gain
 from .model import Model
 
 FIDELITIES = (0.7, 0.8, 0.9, 1.0)  # spread the sizes between one level and the next evenly
@@ -26,13 +26,13 @@ class Analysis:
         hops: duration in units of 10 ms.
         gains: one per channel, as in `Packet`.
         latents: [C, N] for every channel that is neither silent nor a copy.
-        energies: of the STFT magnitudes that each of the latents stands for.
+        energies: (first bin, energy) of the STFT magnitudes that each of the latents stands for.
     """
 
     hops: int
     gains: tuple[int, ...]
     latents: list[np.ndarray]
-    energies: list[float]
+    energies: list[tuple[int, float]]
 
 
 def windows(blocks: Iterable[np.ndarray], size: int, pad: int, multiple: int) -> Iterator[np.ndarray]:
@@ -90,7 +90,8 @@ class Encoder:
             if waves:
                 magnitudes = mel.spectrum(torch.from_numpy(np.stack(waves).astype(np.float32))).abs()
                 latents = list(self.model.autoencoder.encode(mel.from_magnitudes(magnitudes)).numpy())
-                energies = audible_energy(magnitudes).tolist()
+                first = first_audible(magnitudes)
+                energies = list(zip(first.tolist(), audible_energy(magnitudes, first).tolist(), strict=True))
             hops = (window.shape[1] - 2 * mel.pad) // mel.hop_length
             yield Analysis(hops, tuple(gains), latents, energies)
 
@@ -134,7 +135,8 @@ class Encoder:
         """
         if not indices:
             return packet.gains
-        magnitudes = self.model.mel.magnitudes(self.model.decode_indices(indices, level))
-        missing = 10 * np.log10(np.array(packet.energies) / audible_energy(magnitudes).numpy())
+        magnitudes = self.model.decode_magnitudes(indices, level)
+        first, energies = map(torch.tensor, zip(*packet.energies, strict=True))
+        missing = 10 * np.log10((energies / audible_energy(magnitudes, first)).numpy())
         corrections = iter(np.rint(256 * missing.clip(-MOST_CORRECTION, MOST_CORRECTION)).astype(int).tolist())
         return tuple(g if g in SPECIAL else limit_gain(g + next(corrections)) for g in packet.gains)

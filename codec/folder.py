@@ -8,6 +8,7 @@ from pathlib import Path
 
 DEFAULT = "base"
 WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
+VOCODER = "vocoder/diffusion_pytorch_model.safetensors"  # optional
 TABLES = "codec/tables.safetensors"
 FILES = ("vae/config.json", WEIGHTS, "codec/config.json", TABLES)
 
@@ -39,7 +40,10 @@ def find_model(name: str | Path | None) -> Path:
 
 
 def fingerprint(folder: Path) -> bytes:
-    """SHA-256 over the files that decoding depends on; its first 4 bytes stand in every header."""
+    """SHA-256 over the files that give a file's log-mel; its first 4 bytes stand in every header.
+
+    The vocoder is left out: a better one serves files that exist already.
+    """
     digest = hashlib.sha256()
     for name in FILES:
         digest.update(name.encode() + b"\0" + hashlib.sha256((folder / name).read_bytes()).digest())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from ..format.container import GAIN_COPY, GAIN_SILENT
@@ -28,6 +29,17 @@ def limit_gain(gain: int) -> int:
     return max(-32000, min(32000, gain))
 
 
-def audible_energy(magnitudes: Tensor) -> Tensor:
-    """Energy of STFT magnitudes [B, n_fft // 2 + 1, T] without rumble below 60 Hz, which can outweigh all else: [B]."""
-    return magnitudes[:, 4:].square().sum((1, 2)).clamp(min=1e-12)
+def first_audible(magnitudes: Tensor) -> Tensor:
+    """Bin of STFT magnitudes [B, n_fft // 2 + 1, T] from which on their energy says how loud they are: [B].
+
+    Rumble below 60 Hz can outweigh all else; where it does, the bins that it leaks into through the Hann window, up to
+    90 Hz, are left out as well.
+    """
+    energy = magnitudes.square().sum(2)
+    return torch.where(energy[:, :4].sum(1) > energy[:, 4:].sum(1), 6, 4)
+
+
+def audible_energy(magnitudes: Tensor, first: Tensor) -> Tensor:
+    """Energy of STFT magnitudes [B, n_fft // 2 + 1, T] from the bins `first` [B] on: [B]."""
+    heard = torch.arange(magnitudes.shape[1]) >= first[:, None]
+    return (magnitudes.square().sum(2) * heard).sum(1).clamp(min=1e-12)

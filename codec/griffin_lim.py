@@ -55,7 +55,7 @@ def griffin_lim(
 
 
 class GriffinLim:
-    """Griffin-Lim over a stream of log-mel frames, in chunks that continue each other without a seam.
+    """Griffin-Lim over a stream of STFT magnitudes, in chunks that continue each other without a seam.
 
     Each chunk looks `LOOKAHEAD` frames further than it emits, and the next one keeps what was emitted fixed while
     it finds phases for what follows.
@@ -67,15 +67,15 @@ class GriffinLim:
 
     def __init__(self, mel: LogMel, iterations: int = 32):
         self.mel, self.iterations = mel, iterations
-        self._frames: Tensor | None = None  # [C, T, n_mels], not emitted yet, and OVERLAP before them
+        self._frames: Tensor | None = None  # [C, bins, T], not emitted yet, and OVERLAP before them
         self._head: Tensor | None = None  # [C, samples], emitted, from the first of these frames on
         self._gain: Tensor | None = None  # [C, 1], at the end of what was emitted
 
     def push(self, frames: Tensor) -> list[Tensor]:
-        """Take log-mel frames [C, T, n_mels]; return the waveform [C, N] that is settled by now, in pieces."""
-        self._frames = frames if self._frames is None else torch.cat([self._frames, frames], 1)
+        """Take magnitudes [C, n_fft // 2 + 1, T]; return the waveform [C, N] that is settled by now, in pieces."""
+        self._frames = frames if self._frames is None else torch.cat([self._frames, frames], 2)
         pieces = []
-        while self._frames.shape[1] >= self.CHUNK + self.OVERLAP + self.LOOKAHEAD:
+        while self._frames.shape[2] >= self.CHUNK + self.OVERLAP + self.LOOKAHEAD:
             pieces.append(self._chunk(self.CHUNK + self.OVERLAP, last=False))
         return pieces
 
@@ -83,21 +83,21 @@ class GriffinLim:
         """The rest, after the last frame."""
         if self._frames is None:
             return []
-        return [self._chunk(self._frames.shape[1], last=True)]
+        return [self._chunk(self._frames.shape[2], last=True)]
 
     def _chunk(self, count: int, last: bool) -> Tensor:
         assert self._frames is not None
         hop, pad = self.mel.hop_length, self.mel.pad
-        magnitude = self.mel.magnitudes(self._frames[:, : count + (0 if last else self.LOOKAHEAD)])
+        magnitude = self._frames[:, :, : count + (0 if last else self.LOOKAHEAD)]
         wave = griffin_lim(magnitude, self.mel, self.iterations, head=self._head)
         done = pad if self._head is None else self._head.shape[1]
         settled = count * hop + (pad if last else 0)
         drop = count - self.OVERLAP
-        self._frames = None if last else self._frames[:, drop:]
+        self._frames = None if last else self._frames[:, :, drop:]
         self._head = wave[:, drop * hop : settled]
         # The estimate is inconsistent, so its waveform has too little energy; make up for it, gliding to the new gain
-        energy = self.mel.spectrum(wave).abs().square().sum((1, 2)).clamp(min=1e-20)
-        gain = (magnitude.square().sum((1, 2)) / energy).clamp(0.25, 4).sqrt()[:, None]
+        wanted, energy = (m.square().sum((1, 2)) + 1e-9 for m in (magnitude, self.mel.spectrum(wave).abs()))
+        gain = (wanted / energy).clamp(0.25, 4).sqrt()[:, None]
         before = gain if self._gain is None else self._gain
         self._gain = gain
         return wave[:, done:settled] * torch.lerp(before, gain, torch.linspace(0, 1, settled - done))

@@ -88,6 +88,26 @@ class LogMel:
     def _inverse(self) -> Tensor:
         return torch.linalg.pinv(self.basis.double()).float()
 
+    @functools.cached_property
+    def _interpolation(self) -> Tensor:
+        """[n_mels, n_fft // 2 + 1]: maps the bands of a flat spectrum to that spectrum."""
+        return self.basis / (self.basis.sum(1) @ self.basis).clamp(min=1e-4)
+
+    def interpolate(self, mel: Tensor) -> Tensor:
+        """Log-mel [B, T, n_mels] -> smooth linear log-magnitudes [B, T, n_fft // 2 + 1]."""
+        return (mel.exp() @ self._interpolation).clamp(min=1e-7).log()
+
+    def pseudo_inverse(self, mel: Tensor) -> Tensor:
+        """Positive linear magnitudes, roughly: the pseudo-inverse, not below a tenth of what interpolation gives.
+
+        Args:
+            mel: [B, T, n_mels], natural log.
+        Returns:
+            [B, T, n_fft // 2 + 1].
+        """
+        bands = mel.exp()
+        return torch.maximum(bands @ self._inverse.T, 0.1 * bands @ self._interpolation).clamp(min=1e-7)
+
     def magnitudes(self, mel: Tensor, iterations: int = 12) -> Tensor:
         """Non-negative linear magnitudes whose mel bands match, by multiplicative updates.
 

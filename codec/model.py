@@ -1,4 +1,4 @@
-"""A model folder: `vae/` in diffusers' layout, and `codec/` with front-end, codebook and tables."""
+"""A model folder: `vae/` and `vocoder/` in diffusers' layout, and `codec/` with front-end, codebook and tables."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..format.entropy import Tables
 from .autoencoder import Autoencoder
-from .folder import TABLES, WEIGHTS, ModelError, find_model, fingerprint
+from .folder import TABLES, VOCODER, WEIGHTS, ModelError, find_model, fingerprint
+from .magnitude_net import MagnitudeNet
 from .mel import LogMel
 from .quantizer import ScalarCodebook, step_size
 
@@ -32,6 +33,7 @@ class Model:
     autoencoder: Autoencoder
     codebook: ScalarCodebook
     default_quality: int
+    magnitude_net: MagnitudeNet | None = None
     name: str = ""
     fingerprint: bytes = bytes(32)
 
@@ -46,6 +48,19 @@ class Model:
         latents = torch.from_numpy(np.stack([self.codebook.dequantize(q, level) for q in indices]))
         mel = self.autoencoder.decode(latents, torch.full((len(latents),), float(step_size(level))))
         return mel.nan_to_num(self.mel.floor).clamp(max=LOUDEST)  # indices of a crafted file can be anything
+
+    def magnitudes(self, mel: Tensor, step: Tensor) -> Tensor:
+        """Log-mel [B, T, n_mels] and the quantiser's step [B] -> STFT magnitudes [B, n_fft // 2 + 1, T]."""
+        if self.magnitude_net is None:
+            return self.mel.magnitudes(mel)
+        return self.magnitude_net(mel, step).exp().transpose(1, 2)
+
+    @torch.inference_mode()
+    def decode_magnitudes(self, indices: list[np.ndarray], level: int) -> Tensor:
+        """Indices [N, C] of some channels -> STFT magnitudes [channels, n_fft // 2 + 1, N * patch], normalised."""
+        return self.magnitudes(
+            self.decode_indices(indices, level), torch.full((len(indices),), float(step_size(level)))
+        )
 
     @classmethod
     def from_pretrained(cls, name: str | Path | None = None) -> Model:
@@ -65,22 +80,32 @@ class Model:
             tables = Tables(arrays["bank"], arrays["choice"], arrays["transitions"])
             codebook = ScalarCodebook(arrays["gains"].astype(np.float32), tables)
             mel, quality = LogMel(**codec["mel"]), int(codec["default_quality"])
+            net = None
+            if (folder / VOCODER).exists():
+                config = json.loads((folder / "vocoder/config.json").read_text())
+                net = MagnitudeNet(mel, **{k: v for k, v in config.items() if not k.startswith("_")})
+                net.load_state_dict({k: v.float() for k, v in load_file(folder / VOCODER).items()})
+                net.eval().requires_grad_(False)
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise ModelError(
                 f"model folder {folder} does not load: {type(error).__name__} {str(error).splitlines()[0]}"
             ) from error
-        return cls(mel, autoencoder.eval().requires_grad_(False), codebook, quality, folder.name, fingerprint(folder))
+        autoencoder.eval().requires_grad_(False)
+        return cls(mel, autoencoder, codebook, quality, net, folder.name, fingerprint(folder))
 
     def save_pretrained(self, folder: Path) -> None:
         """Write the folder; weights in half precision."""
-        for sub in ("vae", "codec"):
+        networks: dict[str, tuple[str, nn.Module]] = {"vae": (WEIGHTS, self.autoencoder)}
+        if self.magnitude_net is not None:
+            networks["vocoder"] = (VOCODER, self.magnitude_net)
+        for sub, (file, network) in networks.items():
             (folder / sub).mkdir(parents=True, exist_ok=True)
-        vae = {"_class_name": "aldm.codec.Autoencoder", **self.autoencoder.config}
-        (folder / "vae/config.json").write_text(json.dumps(vae, indent=2) + "\n")
+            config = {"_class_name": f"aldm.codec.{type(network).__name__}", **network.config}  # type: ignore[dict-item]
+            (folder / sub / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+            save_file({k: v.to(torch.float16).contiguous() for k, v in network.state_dict().items()}, folder / file)
+        (folder / "codec").mkdir(exist_ok=True)
         codec = {"default_quality": self.default_quality, "mel": self.mel.config()}
         (folder / "codec/config.json").write_text(json.dumps(codec, indent=2) + "\n")
-        weights = {k: v.to(torch.float16).contiguous() for k, v in self.autoencoder.state_dict().items()}
-        save_file(weights, folder / WEIGHTS)
         tables = self.codebook.tables
         arrays = dict(bank=tables.bank, choice=tables.choice, transitions=tables.transitions)
         save_arrays({**arrays, "gains": self.codebook.gains.astype(np.float16)}, folder / TABLES)

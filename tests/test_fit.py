@@ -9,15 +9,16 @@ import pytest
 import torch
 from aldm.codec import Codec
 from aldm.codec.audio import AudioError
-from aldm.codec.fit import fit_model
-from aldm.codec.fit.dataset import MelCache, audio_files, is_validation
+from aldm.codec.fit import decoder, fit_model
+from aldm.codec.fit.autoencoder import RateModel, loss_terms, train
+from aldm.codec.fit.dataset import AudioCache, Windows, audio_files, is_validation
 from aldm.codec.fit.klt import klt_autoencoder
-from aldm.codec.fit.train import RateModel, Windows, loss_terms, train
 from aldm.codec.folder import ModelError
+from aldm.codec.magnitude_net import MagnitudeNet
 from aldm.codec.mel import LogMel
 from conftest import DATA, aldm, clip
 
-SMALL = dict(n_mels=40, channels=32, width=32, table_hours=0.01)
+SMALL = dict(n_mels=40, channels=32, width=32, table_hours=0.01, decoder_steps=0, batch_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,20 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_linear_model_from_the_command(shard: Path, tmp_path: Path) -> None:
-    result = aldm("fit", shard, "--out", tmp_path / "m", "--steps", 0, "--channels", 32, "--table-hours", 0.01)
+    result = aldm(
+        "fit",
+        shard,
+        "--out",
+        tmp_path / "m",
+        "--steps",
+        0,
+        "--decoder-steps",
+        0,
+        "--channels",
+        32,
+        "--table-hours",
+        0.01,
+    )
     assert result.returncode == 0, result.stderr
     assert b"skipped clips.tar/a/broken.wav" in result.stderr
     codec = Codec.from_pretrained(tmp_path / "m")
@@ -51,19 +65,55 @@ def test_linear_model_from_the_command(shard: Path, tmp_path: Path) -> None:
 
 
 def test_training_learns(shard: Path, tmp_path: Path) -> None:
-    cache = MelCache.build([shard], tmp_path, LogMel(n_mels=40, floor=-10.0), lambda line: None)
-    model = klt_autoencoder(cache, 16, 32, 64)
-    mel = Windows(cache, 192, seed=1).batch(0, 32)
+    cache = AudioCache.build([shard], tmp_path, 16000, lambda line: None)
+    mel = LogMel(n_mels=40, floor=-10.0)
+    model = klt_autoencoder(cache, mel, 16, 32, 64)
+    waves = Windows(cache, mel, 192, seed=1).batch(0, 32)
+    frames = mel.from_magnitudes(mel.spectrum(waves).abs())
     level = torch.arange(32)
 
     def loss(rate: RateModel) -> float:
         torch.manual_seed(0)
         with torch.no_grad():
-            return loss_terms(model, rate, mel, level)[2].item()
+            return loss_terms(model, rate, frames, level)[2].item()
 
-    before = loss(RateModel(model.scale))
-    after = loss(train(model, cache, tmp_path, 400, lambda line: None, batch_size=8, length=96))
-    assert after < 0.95 * before
+    rate = RateModel(model.scale)
+    before = loss(rate)
+    train(model, rate, cache, mel, tmp_path, 400, lambda line: None, batch_size=8, length=96)
+    assert loss(rate) < 0.95 * before
+
+
+def test_decoder_training_learns(shard: Path, tmp_path: Path) -> None:
+    """Magnitudes get nearer to those of the original."""
+    model = fit_model([shard], tmp_path / "m", tmp_path, lambda line: None, steps=0, **SMALL)
+    wave = torch.from_numpy(clip("speech")[:48000])[None]
+    exact = model.mel.spectrum(torch.nn.functional.pad(wave[None], (432, 432), mode="reflect")[0]).abs()
+    exact = exact[:, :, : exact.shape[2] // 16 * 16].clamp(min=1e-2)
+    latents = model.autoencoder.encode(model.mel.from_magnitudes(exact))
+    indices = [model.codebook.quantize(latents[0].numpy(), 30)[1]]
+
+    def error() -> float:
+        decoded = model.decode_magnitudes(indices, 30).clamp(min=1e-2)
+        return (decoded / exact).log().abs().mean().item()
+
+    model.magnitude_net = MagnitudeNet(model.mel, 64, 1)
+    before = error()
+    cache = AudioCache(tmp_path / "audio")
+    decoder.train(model, cache, tmp_path, 120, lambda line: None, batch_size=4, length=96)
+    assert error() < 0.9 * before
+    model.save_pretrained(tmp_path / "m")
+    assert (tmp_path / "m/vocoder/diffusion_pytorch_model.safetensors").exists()
+    with_network, without = (Codec.from_pretrained(tmp_path / "m", vocoder=v) for v in ("network", "griffin-lim"))
+    data = with_network.encode(clip("speech"), 16000)
+    assert np.abs(with_network.decode(data) - without.decode(data)).max() > 0.01
+    # goes on from there, with one or the other part
+    for steps, decoder_steps in ((0, 2), (2, 0)):
+        options = dict(
+            steps=steps, decoder_steps=decoder_steps, init=str(tmp_path / "m"), table_hours=0.01, batch_size=2
+        )
+        again = fit_model([shard], tmp_path / "n", tmp_path / f"w{steps}", lambda line: None, **options)
+        assert again.magnitude_net is not None
+        assert again.magnitude_net.config == model.magnitude_net.config
 
 
 def test_training_goes_on_after_a_stop(shard: Path, tmp_path: Path) -> None:
@@ -73,14 +123,14 @@ def test_training_goes_on_after_a_stop(shard: Path, tmp_path: Path) -> None:
         pass
 
     def stop_late(line: str) -> None:
-        if line.startswith("step 50/"):
+        if "step 50/" in line:
             raise Stop
 
     with pytest.raises(Stop):
         fit_model([shard], tmp_path / "b", tmp_path / "wb", stop_late, steps=60, checkpoint_every=40, **SMALL)
     lines: list[str] = []
     fit_model([shard], tmp_path / "b", tmp_path / "wb", lines.append, steps=60, checkpoint_every=40, **SMALL)
-    assert "resumed at step 40" in lines
+    assert "autoencoder: resumed at step 40" in lines
     a, b = (Codec.from_pretrained(tmp_path / name).model.autoencoder.state_dict() for name in "ab")
     for name, value in a.items():
         torch.testing.assert_close(value, b[name], atol=0.02, rtol=0.05)

@@ -1,4 +1,4 @@
-"""Fitting a model folder from audio: cache of log-mels, KLT, autoencoder, tables."""
+"""Fitting a model folder from audio: KLT, autoencoder, tables, and the decoding side."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from pathlib import Path
 
 import torch
 
+from ..magnitude_net import MagnitudeNet
 from ..mel import LogMel
 from ..model import Model
 from ..quantizer import LEVELS, TRAINED_LEVELS
-from .dataset import MelCache
+from . import autoencoder as autoencoder_training
+from . import decoder as decoder_training
+from .dataset import AudioCache
 from .klt import klt_autoencoder
 from .tables import fit_tables
-from .train import train
 
 FLOOR = -10.0  # nats; 95 dB below the loudest band of a normalised clip
 PATCH = 16  # frames per latent vector: 160 ms
 DEFAULT_QUALITY = 24
+HOLD = 500  # steps that the rate model of a model that goes on learning gets for itself
 
 
 def fit_model(
@@ -26,34 +29,69 @@ def fit_model(
     work: Path,
     progress: Callable[[str], None],
     *,
-    steps: int = 16000,
+    init: str | None = None,
+    steps: int = 30000,
+    decoder_steps: int = 5000,
     n_mels: int = 96,
     channels: int = 384,
     width: int = 384,
+    decoder_width: int = 512,
     table_hours: float = 1.0,
+    batch_size: int = 16,
     checkpoint_every: int = 500,
+    seed: int = 0,
 ) -> Model:
     """Fit and save a model folder; a stopped run goes on from what is in `work`.
 
     Args:
         data: folders (searched recursively) or tar shards of audio.
-        steps: of gradient descent; 0 leaves the KLT alone (rung 1).
+        init: model whose networks go on learning, instead of new ones that start at the KLT; it decides about
+            `n_mels`, `channels` and the widths.
+        steps: of gradient descent for the autoencoder; 0 leaves it as it is (without `init`, rung 1: the KLT), and
+            its tables too.
+        decoder_steps: of gradient descent for the magnitude network and the autoencoder's decoder (rung 3); 0 leaves
+            the decoder, and leaves a new magnitude network out.
+        batch_size: examples of 3.84 s.
+        seed: of the training examples; with `init`, another one than before shows it new ones.
     """
-    mel = LogMel(n_mels=n_mels, floor=FLOOR)
-    cache = MelCache.build(data, work / "mel", mel, progress)
-    progress(f"{len(cache.clips)} clips, {len(cache.peaks) / 360000:.2f} h")
+    start = Model.from_pretrained(init) if init else None
+    mel = start.mel if start else LogMel(n_mels=n_mels, floor=FLOOR)
+    cache = AudioCache.build(data, work / "audio", mel.sample_rate, progress)
+    progress(f"{len(cache.clips)} clips, {cache.hours:.2f} h")
     torch.manual_seed(0)
-    autoencoder = klt_autoencoder(cache, PATCH, channels, width if steps else 0)
-    gains = torch.ones(LEVELS, channels)
+    autoencoder = start.autoencoder if start else klt_autoencoder(cache, mel, PATCH, channels, width if steps else 0)
+    gains = torch.from_numpy(start.codebook.gains) if start else torch.ones(LEVELS, channels)
     if steps:
-        rate = train(autoencoder, cache, work, steps, progress, checkpoint_every=checkpoint_every)
+        rate = autoencoder_training.RateModel(autoencoder.scale)
+        rate.gain.data = gains[:TRAINED_LEVELS].log()
+        autoencoder_training.train(
+            autoencoder,
+            rate,
+            cache,
+            mel,
+            work,
+            steps,
+            progress,
+            batch_size=batch_size,
+            hold=HOLD if start else 0,
+            seed=seed,
+            checkpoint_every=checkpoint_every,
+        )
         gains[:TRAINED_LEVELS] = rate.gain.detach().exp()
         gains[TRAINED_LEVELS:] = gains[TRAINED_LEVELS - 1]
-    autoencoder = autoencoder.half().float().eval().requires_grad_(False)  # as it will be stored
-    with torch.inference_mode():
-        crops = cache.blocks(PATCH, validation=False, limit=round(table_hours * 360000))
-        latents = [autoencoder.encode(crop[None])[0].numpy() for crop in crops]
-    codebook = fit_tables(latents, gains.half().float().numpy(), progress)
-    model = Model(mel, autoencoder, codebook, DEFAULT_QUALITY)
+    if start and not steps:
+        codebook = start.codebook
+    else:
+        autoencoder = autoencoder.half().float().eval().requires_grad_(False)  # as it will be stored
+        size = autoencoder.patch * mel.hop_length
+        with torch.inference_mode():
+            packets = cache.packets(size, False, round(table_hours * 3600 * mel.sample_rate))
+            latents = [autoencoder.encode(mel(wave[None]))[0].numpy() for wave in packets]
+        codebook = fit_tables(latents, gains.half().float().numpy(), progress)
+    model = Model(mel, autoencoder, codebook, DEFAULT_QUALITY, start.magnitude_net if start else None)
+    if decoder_steps:
+        model.magnitude_net = model.magnitude_net or MagnitudeNet(mel, decoder_width)
+        options = dict(batch_size=batch_size, seed=seed + 1, checkpoint_every=checkpoint_every)
+        decoder_training.train(model, cache, work, decoder_steps, progress, **options)
     model.save_pretrained(out)
     return model

@@ -1,9 +1,10 @@
-"""Training audio -> a memory-mapped cache of log-mel frames."""
+"""Training audio: a memory-mapped cache of samples, and random windows of it."""
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -14,10 +15,10 @@ import torch
 from torch import Tensor
 
 from ..audio import AudioError, read_audio
+from ..gain import PEAK
 from ..mel import LogMel
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf"}
-QUIET = 18.0  # nats: the cache's floor, below every level that a normalised crop can need
 
 
 def audio_files(source: Path) -> Iterator[tuple[str, io.BytesIO]]:
@@ -42,71 +43,138 @@ def is_validation(name: str, percent: int = 4) -> bool:
     return zlib.crc32(group.encode()) % 100 < percent
 
 
-class MelCache:
-    """Log-mel frames of many clips in one float16 file, with the peak of every hop.
+class AudioCache:
+    """Samples of many clips in one int16 file.
 
     Attributes:
-        frames: [total, n_mels] float16, natural log, of the waveform as it is (no gain).
-        peaks: [total] float32, largest absolute sample of each hop.
-        clips: (name, first frame, frames) for each clip.
+        audio: [total] int16, mono at `sample_rate`.
+        clips: (name, first sample, samples) for each clip.
     """
 
-    def __init__(self, folder: Path, mel: LogMel):
-        self.mel = mel
+    def __init__(self, folder: Path):
         index = json.loads((folder / "index.json").read_text())
+        self.sample_rate: int = index["made_from"]["sample_rate"]
         self.clips: list[tuple[str, int, int]] = [tuple(c) for c in index["clips"]]
-        self.frames = np.memmap(folder / "mel.f16", np.float16, "r").reshape(-1, mel.n_mels)
-        self.peaks = np.fromfile(folder / "peaks.f32", np.float32)
+        self.audio = np.memmap(folder / "audio.i16", np.int16, "r")
+
+    @property
+    def hours(self) -> float:
+        return len(self.audio) / self.sample_rate / 3600
 
     @classmethod
-    def build(cls, source: list[Path], folder: Path, mel: LogMel, progress: Callable[[str], None]) -> MelCache:
-        """Decode all audio once; a cache that is complete and of the same front-end is taken as it is.
+    def build(cls, source: list[Path], folder: Path, sample_rate: int, progress: Callable[[str], None]) -> AudioCache:
+        """Decode all audio once; a cache that is complete and of the same files is taken as it is.
 
         Raises:
             AudioError: no readable audio in the sources.
         """
         files = [p for s in source for p in ([s] if s.is_file() else sorted(s.rglob("*"))) if p.is_file()]
-        wanted = dict(files=[[str(p), p.stat().st_size] for p in files], mel=mel.config())
+        wanted = dict(files=[[str(p), p.stat().st_size] for p in files], sample_rate=sample_rate)
         index = folder / "index.json"
         if index.exists() and json.loads(index.read_text())["made_from"] == wanted:
-            return cls(folder, mel)
+            return cls(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        wide = LogMel(**{**mel.config(), "floor": -QUIET})
         clips: list[tuple[str, int, int]] = []
         total = 0
-        with open(folder / "mel.f16", "wb") as frames, open(folder / "peaks.f32", "wb") as peaks:
+        with open(folder / "audio.i16", "wb") as out:
             for name, handle in (item for s in source for item in audio_files(s)):
                 try:
-                    wave = torch.from_numpy(read_audio(handle, mel.sample_rate).mean(0))
+                    wave = read_audio(handle, sample_rate).mean(0)
                 except AudioError as error:
                     progress(f"skipped {name}: {error}")
                     continue
-                count = len(wave) // mel.hop_length
-                if count < 20:  # 0.2 s
+                if len(wave) < sample_rate // 5:
                     continue
-                wave = wave[: count * mel.hop_length] - wave.mean()
-                frames.write(wide(wave[None])[0].half().numpy().tobytes())
-                peaks.write(wave.abs().view(count, -1).amax(1).numpy().tobytes())
-                clips.append((name, total, count))
-                total += count
+                out.write(np.rint(wave * 32767).clip(-32768, 32767).astype(np.int16).tobytes())
+                clips.append((name, total, len(wave)))
+                total += len(wave)
                 if len(clips) % 500 == 0:
-                    progress(f"decoded {len(clips)} clips, {total * mel.hop_length / mel.sample_rate / 3600:.2f} h")
+                    progress(f"decoded {len(clips)} clips, {total / sample_rate / 3600:.2f} h")
         if not clips:
             raise AudioError("no readable audio in " + ", ".join(map(str, source)))
         index.write_text(json.dumps(dict(made_from=wanted, clips=clips)))
-        return cls(folder, mel)
+        return cls(folder)
 
-    def crop(self, start: int, count: int) -> Tensor:
-        """Frames [count, n_mels] as the encoder would see them: gain for a peak of 0.5, then the floor."""
-        peak = max(float(self.peaks[start : start + count].max()), 1e-4)
-        frames = torch.from_numpy(self.frames[start : start + count].astype(np.float32))
-        return (frames + float(np.log(0.5 / peak))).clamp(min=self.mel.floor)
+    def crop(self, start: int, count: int) -> np.ndarray:
+        """Samples [count] float32, -1 .. 1."""
+        return self.audio[start : start + count].astype(np.float32) / 32768
 
-    def blocks(self, patch: int, validation: bool, limit: int, longest: int = 1024) -> Iterator[Tensor]:
-        """Crops of whole clips [T, n_mels], T a multiple of `patch`, in a fixed random order, up to `limit` frames."""
+    def packets(self, size: int, validation: bool, limit: int, longest: int = 64) -> Iterator[Tensor]:
+        """Beginnings of clips [n] as the encoder would see them, in a fixed random order, up to `limit` samples.
+
+        Args:
+            size: n is a multiple of it, 4 .. longest times.
+        """
         order = np.random.default_rng(0).permutation(len(self.clips))
         for name, start, count in (self.clips[i] for i in order):
-            count = min(count, longest) // patch * patch
-            if count >= 4 * patch and is_validation(name) == validation and limit > 0:
+            count = min(count // size, longest) * size
+            if count >= 4 * size and is_validation(name) == validation and limit > 0:
                 limit -= count
-                yield self.crop(start, count)
+                yield normalize(torch.from_numpy(self.crop(start, count)))
+
+
+def normalize(wave: Tensor, pad: int = 0) -> Tensor:
+    """Mean-free with a peak of `PEAK`, as the encoder makes it; the outer `pad` samples do not count. [N] -> [N]."""
+    wave = wave - wave[pad : len(wave) - pad].mean()
+    return wave * (PEAK / wave[pad : len(wave) - pad].abs().max().clamp(min=1e-3))
+
+
+class Windows:
+    """Random windows of training audio: clips one after the other at levels of their own, tilted and mixed.
+
+    Args:
+        length: frames of the front-end; the waveforms have its `pad` in addition on either side.
+    """
+
+    FADE = 160  # samples, where one clip follows another
+
+    def __init__(self, cache: AudioCache, mel: LogMel, length: int, seed: int):
+        self.cache, self.seed, self.pad = cache, seed, mel.pad
+        self.samples = length * mel.hop_length + 2 * mel.pad
+        clips = [c for c in cache.clips if not is_validation(c[0])]
+        self.starts = np.array([start for _, start, _ in clips])
+        self.ends = np.cumsum([count for _, _, count in clips])
+        if self.ends[-1] <= self.samples:
+            raise ValueError(f"{cache.hours * 3600:.1f} s of audio are too little to train on")
+
+    def _stretch(self, rng: np.random.Generator) -> np.ndarray:
+        """A random stretch of all clips together [samples], peak 1."""
+        position = int(rng.integers(self.ends[-1] - self.samples))
+        parts: list[np.ndarray] = []
+        missing = self.samples
+        clip = int(np.searchsorted(self.ends, position, "right"))
+        ramp = np.linspace(0, 1, self.FADE, dtype=np.float32)
+        while missing:
+            offset = position - (self.ends[clip - 1] if clip else 0)
+            count = min(missing, int(self.ends[clip]) - position)
+            part = self.cache.crop(int(self.starts[clip] + offset), count)
+            part = part / max(float(np.abs(part).max()), 1e-3)
+            if parts:
+                part *= np.exp(-rng.uniform(0, 1.6))  # down to -14 dB
+                fade = min(self.FADE, count)
+                part[:fade] *= ramp[:fade]
+            missing -= count
+            if missing:
+                fade = min(self.FADE, count)
+                part[count - fade :] *= ramp[:fade][::-1]
+            parts.append(part)
+            position += count
+            clip += 1
+        return np.concatenate(parts)
+
+    def batch(self, step: int, size: int) -> Tensor:
+        """[size, samples] float32; a function of seed and step alone, so that a resumed run sees the same data."""
+        rng = np.random.default_rng([self.seed, step])
+        waves = []
+        for _ in range(size):
+            wave = self._stretch(rng)
+            if rng.random() < 0.2:
+                wave = wave + self._stretch(rng) * np.float32(np.exp(-rng.uniform(0.3, 2.5)))
+            if rng.random() < 0.5:
+                spectrum = np.fft.rfft(wave)
+                hz = np.linspace(0, 1, len(spectrum))
+                bands = math.pi * np.log1p(20 * hz) / math.log(21)  # about a mel scale
+                tilt = sum(rng.normal(0, 0.25) * np.cos(k * bands) for k in (1, 2, 3))
+                wave = np.fft.irfft(spectrum * np.exp(tilt), len(wave)).astype(np.float32)
+            waves.append(normalize(torch.from_numpy(wave), self.pad))
+        return torch.stack(waves)

@@ -66,7 +66,7 @@ def fit_tables(
     progress: Callable[[str], None],
     classes: int = 32,
     limit: int = 31,
-    tables: int = 256,
+    tables: int = 512,
 ) -> ScalarCodebook:
     """Entropy-constrained classes and tables for every quality level.
 

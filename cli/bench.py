@@ -1,0 +1,124 @@
+"""`aldm bench` and `aldm analyze`: what a bitrate sounds like, measured."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+DOMAINS = ("speech", "music", "environment")
+
+
+def _bitrates(context: click.Context, parameter: click.Parameter, value: str) -> list[float]:
+    try:
+        rates = [float(rate) for rate in value.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no list of numbers, like 0.75,1.5") from None
+    if not all(0 < rate < 1000 for rate in rates):
+        raise click.BadParameter("bitrates are in kbit/s, above 0 and below 1000")
+    return rates
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+@click.command()
+@click.argument("clips", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--codec", "codecs", multiple=True, metavar="C", help="NAME, NAME:MODEL or NAME@R1,R2; repeat for more.")
+@click.option(
+    "--command", "commands", multiple=True, type=(str, str, str), metavar="NAME ENCODE DECODE",
+    help="Any codec, as two shell commands with {in}, {bits}, {out} and {bitrate} in them; repeat for more.",
+)  # fmt: skip
+@click.option("--bitrate", default="0.75,1.5,3,6", show_default=True, callback=_bitrates, help="kbit/s, with commas.")
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the results.")
+@click.option("--domain", default="music", show_default=True, type=click.Choice(DOMAINS), help="Of unnamed clips.")
+@click.option("--anchor", metavar="C", help="Codec that rate savings are against.")
+@click.option("--jobs", "-j", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
+@click.option("--listen", default=3, show_default=True, type=click.IntRange(0), help="Clips per domain to listen to.")
+@click.option(
+    "--ratings", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What a blind session of the report exported, to fold in; repeat for more.",
+)  # fmt: skip
+def bench(
+    clips: tuple[Path, ...],
+    codecs: tuple[str, ...],
+    commands: tuple[tuple[str, str, str], ...],
+    bitrate: list[float],
+    out: Path,
+    domain: str,
+    anchor: str | None,
+    jobs: int,
+    listen: int,
+    ratings: tuple[Path, ...],
+) -> None:
+    """Measure codecs on CLIPS (files or folders): bitrate against quality, speed and memory.
+
+    Codecs: aldm, its ceilings exact-mel and unquantized, opus, codec2, encodec, dac, mimi, and any pair of commands.
+    Writes results.tsv, results.json, curves and report.html into --out; a stopped run goes on where it was.
+    """
+    try:
+        from ..bench.codecs import Commands
+        from ..bench.plots import plot_curves
+        from ..bench.report import write_report
+        from ..bench.run import BenchError
+        from ..bench.run import bench as run
+        from ..bench.statistics import read_ratings
+
+        named = [Commands(*triple) for triple in commands]
+        with click.progressbar(length=1000, label="measuring", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+            results = run(
+                clips,
+                [*(codecs or (() if named else ("aldm", "opus"))), *named],
+                bitrate,
+                out,
+                domain=domain,
+                anchor=anchor,
+                jobs=jobs,
+                listen=listen,
+                command="aldm " + shlex.join(sys.argv[1:]),
+                say=_say,
+                progress=lambda done, total: bar.update(1000 * done // total - bar.pos),
+            )
+        results["ratings"] = read_ratings(ratings)
+    except ImportError as error:
+        raise click.ClickException(f"{error.name} is missing: pip install 'aldm[bench]'") from error
+    except (BenchError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    (out / "results.json").write_text(json.dumps(results, indent=1))
+    plot_curves(results, out)
+    report = write_report(out)
+    for row in results["summary"]:
+        metrics = "  ".join(f"{name} {value['mean']:.3f}" for name, value in row["metrics"].items())
+        rate = "" if row["kbps"] is None else f"{row['kbps']:.2f} kbit/s"
+        click.echo(f"{row['codec']:12} {row['domain']:11} n={row['n']:<3} {rate:12}  {metrics}")
+    failed = [row for row in results["rows"] if row["error"]]
+    for row in failed[:5]:
+        _say(f"failed: {row['codec']} at {row['setting']} on {row['clip']}: {row['error']}")
+    _say(f"wrote {report}" + (f"; {len(failed)} of {len(results['rows'])} results failed" if failed else ""))
+    if failed:
+        sys.exit(3)
+
+
+@click.command()
+@click.argument("clip", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write.")
+@click.option("--bitrate", default="0.75,1.5,3,6", show_default=True, callback=_bitrates, help="kbit/s, with commas.")
+@click.option("--domain", type=click.Choice(DOMAINS), help="Default: what the name begins with, or music.")
+@click.option("--model", "-m", default="", metavar="M", help="Embedded model or model folder.")
+def analyze(clip: Path, out: Path, bitrate: list[float], domain: str | None, model: str) -> None:
+    """Take FILE through every stage of the codec: WAVs, spectrograms and analysis.json with all metrics."""
+    try:
+        from ..bench.analyze import analyze as run
+        from ..bench.codecs import Missing
+        from ..bench.run import BenchError, domain_of
+
+        run(clip, out, bitrate, domain=domain or domain_of(clip, "music"), model=model, say=click.echo)
+    except ImportError as error:
+        raise click.ClickException(f"{error.name} is missing: pip install 'aldm[bench]'") from error
+    except (BenchError, Missing, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    _say(f"wrote {out}")

@@ -1,0 +1,98 @@
+"""Rung 3: the decoding side, trained on what the encoder really writes: magnitude network and autoencoder's decoder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..encoder import FIDELITIES
+from ..gain import audible_energy, first_audible
+from ..model import LOUDEST, Model
+from ..quantizer import step_size
+from .dataset import AudioCache, Windows
+from .descent import descend
+
+FLOOR = -7.5  # nats; magnitudes below are as good as this
+BAND = -2.75  # nats; a mel band of a flat spectrum less a bin of it
+
+
+def error(decoded: Tensor, exact: Tensor, level: Tensor) -> Tensor:
+    """Absolute error of log-magnitudes or log-mels, weighted: what lies far below the peak counts less.
+
+    Args:
+        level: log-mels, a band of a normalised clip reaches about 2.
+    """
+    weight = 0.3 + 0.7 * torch.sigmoid(level + 6)
+    return (weight * (decoded - exact).abs()).mean()
+
+
+def quantize(model: Model, latents: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Latents [B, C, N] -> as they come out of a file, each at a random quality, and their step sizes [B]."""
+    levels = rng.integers(model.codebook.levels, size=len(latents))
+    out = np.empty(latents.shape, np.float32)
+    for item, (latent, level) in enumerate(zip(latents.numpy(), levels, strict=True)):
+        indices = model.codebook.quantize(latent, int(level), rng.choice(FIDELITIES))[1]
+        out[item] = model.codebook.dequantize(indices, int(level))
+    return torch.from_numpy(out), torch.from_numpy(step_size(levels).astype(np.float32))
+
+
+def train(
+    model: Model,
+    cache: AudioCache,
+    folder: Path,
+    steps: int,
+    progress: Callable[[str], None],
+    batch_size: int = 16,
+    length: int = 384,
+    learning_rate: float = 1e-3,
+    seed: int = 1,
+    checkpoint_every: int = 500,
+) -> None:
+    """Train `model.magnitude_net` and the decoder of `model.autoencoder` in place; goes on from `folder/decoder.pt`.
+
+    Encoder, codebook and tables stay as they are.
+    """
+    mel, autoencoder, net = model.mel, model.autoencoder, model.magnitude_net
+    assert net is not None
+    windows = Windows(cache, mel, length, seed)
+    for name, parameter in autoencoder.named_parameters():
+        parameter.requires_grad_(name.startswith(("decoder", "level")))
+    net.requires_grad_(True)
+
+    def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        with torch.no_grad():
+            exact = mel.spectrum(windows.batch(step, batch_size)).abs()
+            frames = mel.from_magnitudes(exact)
+            first = first_audible(exact)
+            loud = audible_energy(exact, first)
+            latents, size = quantize(model, autoencoder.encode(frames), np.random.default_rng([seed, step, 1]))
+            exact = exact.transpose(1, 2).clamp(min=math.exp(FLOOR)).log()
+            level = mel.interpolate(frames) + BAND
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            decoded = autoencoder.decode(latents, size)
+            estimate = net(decoded.clamp(max=LOUDEST), size)
+        bins = error(estimate, exact, level)
+        magnitudes = estimate.exp().transpose(1, 2)
+        bands = error(mel.from_magnitudes(magnitudes), frames, frames)
+        mels = error(decoded, frames, frames)
+        # the median of what is uncertain has too little energy: the loudest bins make up for it at the least cost
+        energy = (audible_energy(magnitudes, first) / loud).log().abs().mean()
+        return bins + bands + mels + 0.1 * energy, {"bins": bins, "bands": bands, "mel": mels, "energy": energy}
+
+    descend(
+        nn.ModuleList([autoencoder, net]),
+        loss,
+        folder / "decoder.pt",
+        dict(model=autoencoder.config, net=net.config, clips=len(cache.clips), samples=len(cache.audio), seed=seed),
+        progress,
+        steps=steps,
+        learning_rate=learning_rate,
+        seed=seed,
+        checkpoint_every=checkpoint_every,
+    )
+    nn.ModuleList([autoencoder, net]).eval().requires_grad_(False)
