@@ -143,7 +143,7 @@ def score(reference: Wave, decoded: Wave, domain: str) -> dict[str, float | None
         from pesq import PesqError, pesq
         from pystoi import stoi
 
-        with contextlib.suppress(PesqError):  # no utterance found in one of the two
+        with contextlib.suppress(PesqError, ValueError):  # no utterance found in one of the two, or silence
             out["pesq"] = float(pesq(SAMPLE_RATE, reference, decoded, "wb"))
         with warnings.catch_warnings(record=True) as caught:  # it warns, and gives 1e-5, when nothing is left to rate
             warnings.simplefilter("always")

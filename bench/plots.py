@@ -20,11 +20,13 @@ def plot_curves(results: dict[str, Any], out: Path) -> list[Path]:
         results: content of results.json.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     summary = results["summary"]
     domains = sorted({row["domain"] for row in summary})
     codecs = list(dict.fromkeys(row["codec"] for row in summary))
-    metrics = [m for m in METRICS if m.name in SHOWN and any(m.name in row["metrics"] for row in summary)]
+    known = {m.name: m for m in METRICS}
+    metrics = [known[name] for name in SHOWN if any(name in row["metrics"] for row in summary)]
     if not metrics:
         return []
     figure = Figure(figsize=(3.4 * len(metrics) + 1.6, 2.8 * len(domains)), layout="constrained")
@@ -55,8 +57,9 @@ def plot_curves(results: dict[str, Any], out: Path) -> list[Path]:
                 axis.set_visible(False)
                 continue
             axis.set_xscale("log")
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.xaxis.set_major_formatter("{x:g}")
-            axis.xaxis.set_minor_formatter("{x:g}")
+            axis.xaxis.set_minor_formatter(NullFormatter())
             axis.tick_params(which="both", labelsize=7)
             axis.grid(alpha=0.3)
             axis.set_title(f"{domain}: {metric.label} ({metric.better} is better)", fontsize=8)

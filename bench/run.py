@@ -273,7 +273,10 @@ def bench(
         own = list(bitrates)
         if isinstance(spec, str) and "@" in spec:
             spec, _, rates = spec.rpartition("@")
-            own = [float(r) for r in rates.split(",")]
+            try:
+                own = [float(r) for r in rates.split(",")]
+            except ValueError:
+                raise BenchError(f"{rates!r} are no bitrates for {spec}, like 6,9.5") from None
         try:
             settings = obtain(spec).settings(own)
         except Missing as reason:

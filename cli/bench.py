@@ -58,7 +58,7 @@ def bench(
     """Measure codecs on CLIPS (files or folders): bitrate against quality, speed and memory.
 
     Codecs: aldm, its ceilings exact-mel and unquantized, opus, codec2, encodec, dac, mimi, and any pair of commands.
-    Writes results.tsv, results.json, curves and report.html into --out; a stopped run goes on where it was.
+    Writes results.tsv, results.json, table.md, curves and report.html into --out; a stopped run goes on.
     """
     try:
         from ..bench.codecs import Commands
@@ -67,6 +67,7 @@ def bench(
         from ..bench.run import BenchError
         from ..bench.run import bench as run
         from ..bench.statistics import read_ratings
+        from ..bench.table import markdown_table
 
         named = [Commands(*triple) for triple in commands]
         with click.progressbar(length=1000, label="measuring", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
@@ -90,6 +91,7 @@ def bench(
         raise click.ClickException(str(error)) from error
     (out / "results.json").write_text(json.dumps(results, indent=1))
     plot_curves(results, out)
+    (out / "table.md").write_text(markdown_table(results))
     report = write_report(out)
     for row in results["summary"]:
         metrics = "  ".join(f"{name} {value['mean']:.3f}" for name, value in row["metrics"].items())

@@ -184,6 +184,7 @@ def decode(
 @click.option("--channels", default=384, show_default=True, help="Latent channels.")
 @click.option("--width", default=384, show_default=True, help="Channels of the autoencoder's convolutions.")
 @click.option("--decoder-width", default=512, show_default=True, help="Channels of the magnitude network.")
+@click.option("--batch-size", default=16, show_default=True, help="Examples of 3.84 s.")
 @click.option("--table-hours", default=1.0, show_default=True, help="Audio to count tables on.")
 @click.option("--seed", default=0, show_default=True, help="Of the training examples.")
 def fit(data: tuple[Path, ...], out: Path, work: Path | None, **options: Any) -> None:
