@@ -1,4 +1,4 @@
-"""Linear magnitudes from decoded log-mels: what Griffin-Lim is given when the model folder has `vocoder/`."""
+"""Linear magnitudes from decoded log-mels, for Griffin-Lim: the network of a model folder's `vocoder/`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ class MagnitudeNet(nn.Module):
     """Log-mel [B, T, n_mels] and the quantiser's step -> log-magnitudes [B, T, n_fft // 2 + 1].
 
     Convolutions correct what the pseudo-inverse of the mel bands gives, which loses harmonics above 1 kHz and knows
-    nothing of what the quantiser did. The correction starts at zero.
+    nothing of what the quantiser did. The correction starts at zero. What counts is the shape within the mel bands;
+    their levels are then made those of the log-mel (`LogMel.magnitudes`).
 
     Args:
         mel: the front-end.

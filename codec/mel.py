@@ -108,18 +108,19 @@ class LogMel:
         bands = mel.exp()
         return torch.maximum(bands @ self._inverse.T, 0.1 * bands @ self._interpolation).clamp(min=1e-7)
 
-    def magnitudes(self, mel: Tensor, iterations: int = 12) -> Tensor:
+    def magnitudes(self, mel: Tensor, iterations: int = 12, start: Tensor | None = None) -> Tensor:
         """Non-negative linear magnitudes whose mel bands match, by multiplicative updates.
 
-        The updates (Lee and Seung, NIPS 2000) start at the clamped pseudo-inverse and keep its sign.
+        The updates (Lee and Seung, NIPS 2000) keep the shape of what they start at, within each band.
 
         Args:
             mel: [B, T, n_mels], natural log.
+            start: [B, T, n_fft // 2 + 1], positive; without it, the clamped pseudo-inverse.
         Returns:
             [B, n_fft // 2 + 1, T].
         """
         target = mel.exp()
-        guess = (target @ self._inverse.T).clamp(min=0) + 1e-3 * target @ self.basis
+        guess = (target @ self._inverse.T).clamp(min=0) + 1e-3 * target @ self.basis if start is None else start
         for _ in range(iterations):
             guess = guess * ((target @ self.basis) / (guess @ self.basis.T @ self.basis).clamp(min=1e-12))
         return guess.transpose(1, 2)

@@ -53,7 +53,7 @@ class Model:
         """Log-mel [B, T, n_mels] and the quantiser's step [B] -> STFT magnitudes [B, n_fft // 2 + 1, T]."""
         if self.magnitude_net is None:
             return self.mel.magnitudes(mel)
-        return self.magnitude_net(mel, step).exp().transpose(1, 2)
+        return self.mel.magnitudes(mel, 3, self.magnitude_net(mel, step).exp())
 
     @torch.inference_mode()
     def decode_magnitudes(self, indices: list[np.ndarray], level: int) -> Tensor:

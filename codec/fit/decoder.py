@@ -76,13 +76,15 @@ def train(
         with torch.autocast("cpu", dtype=torch.bfloat16):
             decoded = autoencoder.decode(latents, size)
             estimate = net(decoded.clamp(max=LOUDEST), size)
-        bins = error(estimate, exact, level)
-        magnitudes = estimate.exp().transpose(1, 2)
-        bands = error(mel.from_magnitudes(magnitudes), frames, frames)
+        # the network is asked for the shape within bands alone: under exact levels, what is noise has no reason to be
+        # guessed too low, as the median of its magnitudes is
+        shape = mel.magnitudes(frames, 1, estimate.exp()).transpose(1, 2)
+        bins = error(shape.clamp(min=1e-6).log(), exact, level)
         mels = error(decoded, frames, frames)
-        # the median of what is uncertain has too little energy: the loudest bins make up for it at the least cost
+        # the median of levels has too little energy too: the loudest make up for it at the least cost
+        magnitudes = mel.magnitudes(decoded.clamp(max=LOUDEST), 1, estimate.exp())
         energy = (audible_energy(magnitudes, first) / loud).log().abs().mean()
-        return bins + bands + mels + 0.1 * energy, {"bins": bins, "bands": bands, "mel": mels, "energy": energy}
+        return bins + mels + 0.1 * energy, {"bins": bins, "mel": mels, "energy": energy}
 
     descend(
         nn.ModuleList([autoencoder, net]),
