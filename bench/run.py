@@ -249,7 +249,9 @@ def bench(
     say: Callable[[str], None] = lambda line: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Measure, and write results.json and results.tsv into `out`; what a stopped run left there is not done again.
+    """Measure, and write results.json and results.tsv into `out`.
+
+    What a stopped run left there is not done again, but for what failed. Every process uses one thread.
 
     Args:
         codecs: "NAME", "NAME:ARGUMENT", either with "@R1,R2" for bitrates of its own, and pairs of commands.
@@ -298,7 +300,7 @@ def bench(
         progress(count, 2 * len(tasks))
 
     rows = [task.read() for task in tasks]
-    to_code = [task for task, row in zip(tasks, rows, strict=True) if row is None]
+    to_code = [task for task, row in zip(tasks, rows, strict=True) if row is None or row["error"] is not None]
     count = len(tasks) - len(to_code)
     run_all(code, to_code, jobs, done)
     rows = [task.read() for task in tasks]

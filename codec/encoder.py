@@ -16,6 +16,7 @@ from .model import Model
 
 FIDELITIES = (0.7, 0.8, 0.9, 1.0)  # spread the sizes between one level and the next evenly
 MOST_CORRECTION = 12  # dB
+TOLERANCE = 0.2  # dB
 
 
 @dataclass
@@ -130,13 +131,15 @@ class Encoder:
     def _output_gains(self, packet: Analysis, indices: list[np.ndarray], level: int) -> tuple[int, ...]:
         """Gains with which the decoded packet is as loud as the original.
 
-        What is decoded is near the average of a logarithm, which has too little energy by as much as it has error.
-        More than MOST_CORRECTION, which the coarsest levels would need for some transients, is not made up for.
+        What is decoded is near the median, which has too little energy by as much as it has error. A gain raises what
+        is quiet too, so TOLERANCE is left. More than MOST_CORRECTION, which the coarsest levels would need for some
+        transients, is not made up for.
         """
         if not indices:
             return packet.gains
         magnitudes = self.model.decode_magnitudes(indices, level)
         first, energies = map(torch.tensor, zip(*packet.energies, strict=True))
         missing = 10 * np.log10((energies / audible_energy(magnitudes, first)).numpy())
-        corrections = iter(np.rint(256 * missing.clip(-MOST_CORRECTION, MOST_CORRECTION)).astype(int).tolist())
+        missing = np.sign(missing) * (np.abs(missing) - TOLERANCE).clip(0, MOST_CORRECTION)
+        corrections = iter(np.rint(256 * missing).astype(int).tolist())
         return tuple(g if g in SPECIAL else limit_gain(g + next(corrections)) for g in packet.gains)

@@ -11,6 +11,7 @@ from ..format.container import GAIN_COPY, GAIN_SILENT
 
 SPECIAL = (GAIN_SILENT, GAIN_COPY)
 PEAK = 0.5  # of a normalised packet, as in AudioLDM 2's training
+AUDIBLE = 4  # first bin of STFT magnitudes that is above rumble, 60 Hz
 SILENCE = 1e-5  # -100 dBFS, below the last bit of 16
 
 
@@ -36,7 +37,7 @@ def first_audible(magnitudes: Tensor) -> Tensor:
     90 Hz, are left out as well.
     """
     energy = magnitudes.square().sum(2)
-    return torch.where(energy[:, :4].sum(1) > energy[:, 4:].sum(1), 6, 4)
+    return torch.where(energy[:, :AUDIBLE].sum(1) > energy[:, AUDIBLE:].sum(1), AUDIBLE + 2, AUDIBLE)
 
 
 def audible_energy(magnitudes: Tensor, first: Tensor) -> Tensor:

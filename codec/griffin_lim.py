@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .gain import AUDIBLE
 from .mel import LogMel
 
 
@@ -96,7 +97,8 @@ class GriffinLim:
         self._frames = None if last else self._frames[:, :, drop:]
         self._head = wave[:, drop * hop : settled]
         # The estimate is inconsistent, so its waveform has too little energy; make up for it, gliding to the new gain
-        wanted, energy = (m.square().sum((1, 2)) + 1e-9 for m in (magnitude, self.mel.spectrum(wave).abs()))
+        pair = (magnitude, self.mel.spectrum(wave).abs())
+        wanted, energy = (m[:, AUDIBLE:].square().sum((1, 2)) + 1e-9 for m in pair)
         gain = (wanted / energy).clamp(0.25, 4).sqrt()[:, None]
         before = gain if self._gain is None else self._gain
         self._gain = gain

@@ -122,7 +122,7 @@ def test_failures_are_rows(results: Path) -> None:
 def test_a_stopped_run_goes_on(results: Path, clips: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(results, out)
-    facts = sorted(out.glob("audio/*/aldm@*.json"))
+    facts = [path for path in out.glob("audio/*/aldm@*.json") if path.parent.name != "env_broken"]
     before = {path: path.stat().st_mtime_ns for path in facts}
     lost = out / "audio/speech_a/aldm@3.json"
     expected = json.loads(lost.read_text())["visqol"]

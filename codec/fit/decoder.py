@@ -18,6 +18,7 @@ from .dataset import AudioCache, Windows
 from .descent import descend
 
 FLOOR = -7.5  # nats; magnitudes below are as good as this
+ENERGY = 0.02  # weight; 0.1 distorts what is loud, which costs intelligibility
 BAND = -2.75  # nats; a mel band of a flat spectrum less a bin of it
 
 
@@ -84,7 +85,7 @@ def train(
         # the median of levels has too little energy too: the loudest make up for it at the least cost
         magnitudes = mel.magnitudes(decoded.clamp(max=LOUDEST), 1, estimate.exp())
         energy = (audible_energy(magnitudes, first) / loud).log().abs().mean()
-        return bins + mels + 0.1 * energy, {"bins": bins, "mel": mels, "energy": energy}
+        return bins + mels + ENERGY * energy, {"bins": bins, "mel": mels, "energy": energy}
 
     descend(
         nn.ModuleList([autoencoder, net]),
