@@ -303,6 +303,21 @@ def test_an_empty_benchmark_has_a_report(page: Page, tmp_path: Path) -> None:
     assert "No scores" in page.one("#chart").text
 
 
+def test_ceilings_are_lines(page: Page, tmp_path: Path) -> None:
+    content = results()
+    ceiling = {"codec": "exact-mel", "setting": "ceiling", "domain": "speech", "n": 20, "kbps": None}
+    content["summary"].append(ceiling | {"metrics": {"visqol": {"mean": 4.4, "low": 4.3, "high": 4.5}}})
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    page.driver.get(write_report(tmp_path).as_uri())
+    assert page.texts("#chart .ceiling") == ["exact-mel 4.40"]
+    line = page.one("#chart .ceiling line").rect
+    assert line["width"] > 200
+    assert all(line["y"] < point.rect["y"] for point in page.all("#chart .point"))  # they score less
+    box = "[...document.querySelectorAll('#legend label')].find((l) => l.textContent.includes('exact-mel')).firstChild"
+    page.js(f"{box}.click()")
+    assert page.all("#chart .ceiling") == []
+
+
 def test_curves_follow_metric_domain_and_legend(page: Page) -> None:
     def drawn() -> list[str]:
         return page.js("return [...document.querySelectorAll('#chart .curve')].map((e) => e.getAttribute('points'))")
