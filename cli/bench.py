@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shlex
 import sys
@@ -20,6 +21,13 @@ def _bitrates(context: click.Context, parameter: click.Parameter, value: str) ->
     if not all(0 < rate < 1000 for rate in rates):
         raise click.BadParameter("bitrates are in kbit/s, above 0 and below 1000")
     return rates
+
+
+def _need_packages() -> None:
+    """Before any work: what the extra `bench` installs."""
+    needed = ("bjontegaard", "matplotlib", "pesq", "pystoi", "scipy", "visqol")
+    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+        raise click.ClickException(f"packages are missing ({', '.join(missing)}): pip install 'aldm[bench]'")
 
 
 def _say(line: str) -> None:
@@ -60,15 +68,16 @@ def bench(
     Codecs: aldm, its ceilings exact-mel and unquantized, opus, codec2, encodec, dac, mimi, and any pair of commands.
     Writes results.tsv, results.json, table.md, curves and report.html into --out; a stopped run goes on.
     """
-    try:
-        from ..bench.codecs import Commands
-        from ..bench.plots import plot_curves
-        from ..bench.report import write_report
-        from ..bench.run import BenchError
-        from ..bench.run import bench as run
-        from ..bench.statistics import read_ratings
-        from ..bench.table import markdown_table
+    _need_packages()
+    from ..bench.codecs import Commands
+    from ..bench.plots import plot_curves
+    from ..bench.report import write_report
+    from ..bench.run import BenchError
+    from ..bench.run import bench as run
+    from ..bench.statistics import read_ratings
+    from ..bench.table import markdown_table
 
+    try:
         named = [Commands(*triple) for triple in commands]
         with click.progressbar(length=1000, label="measuring", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
             results = run(
@@ -85,8 +94,6 @@ def bench(
                 progress=lambda done, total: bar.update(1000 * done // total - bar.pos),
             )
         results["ratings"] = read_ratings(ratings)
-    except ImportError as error:
-        raise click.ClickException(f"{error.name} is missing: pip install 'aldm[bench]'") from error
     except (BenchError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     (out / "results.json").write_text(json.dumps(results, indent=1))
@@ -113,14 +120,13 @@ def bench(
 @click.option("--model", "-m", default="", metavar="M", help="Embedded model or model folder.")
 def analyze(clip: Path, out: Path, bitrate: list[float], domain: str | None, model: str) -> None:
     """Take FILE through every stage of the codec: WAVs, spectrograms and analysis.json with all metrics."""
-    try:
-        from ..bench.analyze import analyze as run
-        from ..bench.codecs import Missing
-        from ..bench.run import BenchError, domain_of
+    _need_packages()
+    from ..bench.analyze import analyze as run
+    from ..bench.codecs import Missing
+    from ..bench.run import BenchError, domain_of
 
+    try:
         run(clip, out, bitrate, domain=domain or domain_of(clip, "music"), model=model, say=click.echo)
-    except ImportError as error:
-        raise click.ClickException(f"{error.name} is missing: pip install 'aldm[bench]'") from error
     except (BenchError, Missing, OSError) as error:
         raise click.ClickException(str(error)) from error
     _say(f"wrote {out}")

@@ -1,5 +1,6 @@
 """The benchmark on real clips: its numbers against values computed another way, and what can go wrong."""
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,8 @@ from aldm.bench.codecs import Missing, make_codec, nearest, ogg_overhead
 from aldm.bench.metrics import METRICS, align, log_mel, score, stft_distance
 from aldm.bench.run import BenchError, bench, find_clips
 from aldm.bench.statistics import interval, read_ratings, savings, summarize
+from aldm.cli.main import main
+from click.testing import CliRunner
 from conftest import aldm, clip
 
 COPY = ("copy", "cp {in} {bits}", "cp {bits} {out}")
@@ -153,6 +156,16 @@ def test_what_cannot_be_measured(clips: Path, tmp_path: Path) -> None:
         assert b"Traceback" not in result.stderr
     with pytest.raises(BenchError, match="two clips are called"):
         find_clips([clips, clips / "speech_a.wav"])
+
+
+def test_missing_packages_are_named_first(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pesq" else real(name))
+    for command in ("bench", "analyze"):
+        result = CliRunner().invoke(main, [command, str(clips / "speech_a.wav"), "--out", str(tmp_path / "o")])
+        assert result.exit_code == 1
+        assert "(pesq): pip install" in result.output
+    assert not (tmp_path / "o").exists()
 
 
 def test_analyze(clips: Path, tmp_path: Path) -> None:
