@@ -18,7 +18,7 @@ from .dataset import AudioCache, Windows
 from .descent import descend
 
 FLOOR = -7.5  # nats; magnitudes below are as good as this
-ENERGY = 0.02  # weight; 0.1 distorts what is loud, which costs intelligibility
+ENERGY = 0.02  # weight; 0.1 distorts what is loud, and lowered STOI
 BAND = -2.75  # nats; a mel band of a flat spectrum less a bin of it
 
 
