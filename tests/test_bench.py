@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import soundfile as sf
 import soxr
-from aldm.bench.codecs import Missing, make_codec, nearest, ogg_overhead
+from aldm.bench.codecs import Commands, Missing, make_codec, nearest, ogg_overhead
 from aldm.bench.metrics import METRICS, align, log_mel, score, stft_distance
-from aldm.bench.run import BenchError, bench, find_clips
+from aldm.bench.run import BenchError, Task, bench, code, find_clips, run_all
 from aldm.bench.statistics import interval, read_ratings, savings, summarize
 from aldm.cli.main import main
 from click.testing import CliRunner
@@ -156,6 +156,19 @@ def test_what_cannot_be_measured(clips: Path, tmp_path: Path) -> None:
         assert b"Traceback" not in result.stderr
     with pytest.raises(BenchError, match="two clips are called"):
         find_clips([clips, clips / "speech_a.wav"])
+
+
+def test_ctrl_c_drops_what_waits(clips: Path, tmp_path: Path) -> None:
+    tasks = [
+        Task(Commands("slow", "sleep 1", "true"), clips / "speech_a.wav", "speech", str(n), tmp_path) for n in range(9)
+    ]
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_all(code, tasks, 1, interrupt)
+    assert sum(task.path.exists() for task in tasks) < 5
 
 
 def test_missing_packages_are_named_first(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
