@@ -22,6 +22,7 @@ def describe(data: bytes) -> dict[str, Any]:
     stream = read_stream(data)
     header, samples = stream.header, stream.samples
     payload = sum(len(packet.payload) for packet in stream.packets.values())
+    layers = sum(map(len, stream.layers.values()))
     from ..codec.folder import model_with
 
     seconds = None if samples is None else samples / header.sample_rate
@@ -33,15 +34,17 @@ def describe(data: bytes) -> dict[str, Any]:
         "channels": header.channels,
         "samples": samples,
         "seconds": seconds,
-        "quality": header.quality,
+        "quality": None if header.quality == container.NO_BASE else header.quality,
         "packet_seconds": header.packet_hops / container.HOPS_PER_SECOND,
         "packets": len(stream.packets),
         "bytes": {
             "file": len(data),
             "header": container.HEADER_SIZE,
-            "framing": len(data) - container.HEADER_SIZE - payload,
+            "framing": len(data) - container.HEADER_SIZE - payload - layers,
             "payload": payload,
+            "layers": layers,
         },
+        "layers": ["base"] * (header.quality != container.NO_BASE) + ["ddcm"] * bool(stream.layers),
         "kbps": len(data) * 8 / seconds / 1000 if seconds else None,
         "comments": stream.comments,
         "damage": stream.damage,
@@ -62,7 +65,10 @@ def info(source: str, as_json: bool) -> None:
         rate = f"{facts['kbps']:.3f} kbit/s" if facts["kbps"] else "unknown bitrate"
         click.echo(f"format     .aldm {facts['format']}, model {facts['model_name'] or 'unknown'} ({facts['model']})")
         click.echo(f"audio      {length}, {facts['channels']} x {facts['sample_rate']} Hz")
-        click.echo(f"rate       {rate}, quality {facts['quality']}")
+        quality = "no base layer" if facts["quality"] is None else f"quality {facts['quality']}"
+        click.echo(f"rate       {rate}, {quality}")
+        if "ddcm" in facts["layers"]:
+            click.echo(f"ddcm       {size['layers']} bytes of enhancement layer")
         click.echo(f"packets    {facts['packets']} of up to {facts['packet_seconds']:g} s")
         click.echo(
             f"bytes      {size['file']}: header {size['header']}, framing {size['framing']}, payload {size['payload']}"

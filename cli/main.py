@@ -82,6 +82,17 @@ def _say(message: str) -> None:
 @click.option(
     "--quality", "-q", type=click.IntRange(min=0), metavar="Q", help="Quality instead of a bitrate; 0 is the coarsest."
 )
+@click.option(
+    "--layers",
+    type=click.Choice(["base", "both", "ddcm"]),
+    default="base",
+    show_default=True,
+    help="Codebook indices; with an enhancement layer (DDCM) on top; or that alone.",
+)
+@click.option("--steps", type=click.IntRange(2, 255), metavar="N", help="Of DDCM's walk.  [default: 14]")
+@click.option("--codebook", type=click.IntRange(1), metavar="K", help="Atoms of DDCM's codebooks, a power of two.")
+@click.option("--block", type=click.IntRange(1, 64), metavar="V", help="Latent vectors of 160 ms that share a pick.")
+@click.option("--atoms", type=click.IntRange(1, 64), metavar="M", help="Picks for each block and step.")
 @click.option("--model", "-m", metavar="M", help="Model in the package, or a model folder.")
 @click.option(
     "--packet",
@@ -93,31 +104,50 @@ def _say(message: str) -> None:
 )
 @click.option("--force", "-f", is_flag=True, help="Replace OUT if it exists.")
 def encode(
-    source: str, target: str, bitrate: float | None, quality: int | None, model: str | None, packet: float, force: bool
+    source: str,
+    target: str,
+    bitrate: float | None,
+    quality: int | None,
+    layers: str,
+    steps: int | None,
+    model: str | None,
+    packet: float,
+    force: bool,
+    **sizes: int | None,
 ) -> None:
-    """Encode the audio file IN as the .aldm file OUT. `-` is standard input or output."""
-    if bitrate is not None and quality is not None:
+    """Encode the audio file IN as the .aldm file OUT. `-` is standard input or output.
+
+    With --layers both, --quality is that of the base layer, and --bitrate that of the whole.
+    """
+    if bitrate is not None and quality is not None and layers != "both":
         raise click.UsageError("give --bitrate or --quality, not both")
+    given = {name: value for name, value in {"steps": steps, **sizes}.items() if value is not None}
+    if layers == "base" and given:
+        raise click.UsageError(f"--{next(iter(given))} is for --layers both and ddcm")
     with output_file(target, force) as out:
         content = source if Path(source).is_file() else io.BytesIO(read_input(source))
         from ..codec.audio import AudioReader
         from ..codec.codec import Codec
-        from ..format.container import Header
+        from ..codec.diffusion import DDCM
+        from ..format.container import NO_BASE, Header
 
         started = time.perf_counter()
+        ddcm = DDCM(**given) if given.keys() - {"steps"} else None
         codec = Codec.from_pretrained(model, packet_seconds=packet)
         reader = AudioReader(content)
         seconds = reader.samples / reader.sample_rate
         bar, progress = _progress("encoding", seconds)
         with bar:
-            data = codec.encode(reader, bitrate=bitrate, quality=quality, progress=progress)
+            options: dict[str, Any] = {"layers": layers, "ddcm": ddcm, "steps": steps or DDCM.steps}
+            data = codec.encode(reader, bitrate=bitrate, quality=quality, progress=progress, **options)
         out.write(data)
         took = time.perf_counter() - started
     kbps = len(data) * 8 / seconds / 1000
     level = Header.parse(data).quality
-    _say(f"{seconds:.2f} s -> {len(data)} bytes, {kbps:.3f} kbit/s, quality {level}, in {took:.2f} s")
+    quality_name = "no base layer" if level == NO_BASE else f"quality {level}"
+    _say(f"{seconds:.2f} s -> {len(data)} bytes, {kbps:.3f} kbit/s, {quality_name}, in {took:.2f} s")
     if bitrate is not None and kbps > bitrate:
-        _say(f"note: {bitrate:g} kbit/s cannot be met: this is the model's lowest quality")
+        _say(f"note: {bitrate:g} kbit/s cannot be met: this is the least that these options take")
 
 
 @main.command()
@@ -131,6 +161,14 @@ def encode(
     type=click.Choice(["network", "griffin-lim"]),
     help="Magnitudes for Griffin-Lim: from the model's network (default if it has one), or by least squares.",
 )
+@click.option("--layers", type=click.Choice(["all", "base"]), default="all", help="base: ignore enhancement layers.")
+@click.option(
+    "--refine",
+    type=click.IntRange(0, 255),
+    default=0,
+    metavar="N",
+    help="Steps of diffusion that put seeded noise in the place of what the quantiser removed.",
+)
 @click.option("--strict", is_flag=True, help="Refuse a damaged file instead of decoding what is whole.")
 @click.option("--model", "-m", metavar="M", help="Model folder; models in the package are found by themselves.")
 @click.option("--force", "-f", is_flag=True, help="Replace OUT if it exists.")
@@ -141,6 +179,8 @@ def decode(
     duration: float | None,
     original_rate: bool,
     vocoder: str | None,
+    layers: str,
+    refine: int,
     strict: bool,
     model: str | None,
     force: bool,
@@ -157,7 +197,7 @@ def decode(
         from ..codec.folder import model_with
 
         codec = Codec.from_pretrained(model or model_with(header.model), vocoder=vocoder)
-        decoder = codec.decoder(data, strict)
+        decoder = codec.decoder(data, strict, layers, refine)
         blocks = decoder.blocks(original_rate, start, duration)
         rate = header.sample_rate if original_rate else codec.sample_rate
         bar, progress = _progress("decoding", duration or (header.samples or 0) / header.sample_rate)
@@ -169,8 +209,26 @@ def decode(
     if decoder.damage:
         for line in decoder.damage[:5]:
             _say(f"damage: {line}")
-        _say(f"warning: {len(decoder.damage)} damaged places; {decoder.decoded} packets decoded, silence for the rest")
+        _say(f"warning: {len(decoder.damage)} damaged places; {decoder.decoded} packets decoded, silence for the others")
         sys.exit(3)
+
+
+@main.command()
+@click.argument("target", metavar="OUT")
+@click.option("--seconds", type=click.FloatRange(0.01, 3600), default=10.0, show_default=True, help="Duration.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the random picks.")
+@click.option("--steps", type=click.IntRange(2, 255), default=14, show_default=True, help="Of the walk.")
+@click.option("--model", "-m", metavar="M", help="Model in the package, or a model folder.")
+@click.option("--force", "-f", is_flag=True, help="Replace OUT if it exists.")
+def generate(target: str, seconds: float, seed: int, steps: int, model: str | None, force: bool) -> None:
+    """Write an .aldm file OUT of sound that nobody made: a diffusion whose noise is picked at random."""
+    with output_file(target, force) as out:
+        from ..codec.codec import Codec
+        from ..codec.diffusion import DDCM
+
+        data = Codec.from_pretrained(model).generate(seconds, seed, DDCM(steps))
+        out.write(data)
+    _say(f"{seconds:.2f} s, {len(data)} bytes")
 
 
 @main.command()
@@ -180,6 +238,7 @@ def decode(
 @click.option("--init", metavar="M", help="Model that goes on learning, instead of one that starts anew.")
 @click.option("--steps", default=30000, show_default=True, help="Training steps; 0 leaves the linear transform alone.")
 @click.option("--decoder-steps", default=5000, show_default=True, help="Further steps, of the decoding side; 0: none.")
+@click.option("--denoiser-steps", default=12000, show_default=True, help="Further steps, of the denoiser; 0: none.")
 @click.option("--n-mels", default=96, show_default=True, help="Bands of the front-end.")
 @click.option("--channels", default=384, show_default=True, help="Latent channels.")
 @click.option("--width", default=384, show_default=True, help="Channels of the autoencoder's convolutions.")

@@ -16,6 +16,7 @@ from ..format import container
 from ..format.container import Header
 from .audio import AudioReader
 from .decoder import Decoder
+from .diffusion import DDCM
 from .encoder import Encoder
 from .folder import ModelError
 from .model import Model
@@ -72,6 +73,9 @@ class Codec:
         *,
         bitrate: float | None = None,
         quality: int | None = None,
+        layers: str = "base",
+        ddcm: DDCM | None = None,
+        steps: int = DDCM.steps,
         comments: Iterable[str] = (),
         progress: Progress = lambda seconds: None,
     ) -> bytes:
@@ -83,7 +87,11 @@ class Codec:
             sample_rate: of samples in memory, Hz.
             bitrate: kbit/s that the whole file stays under, by choice of the quality. What level 0 needs is
                 written in any case.
-            quality: level, 0 .. levels - 1, instead of a bitrate. Default: the model's.
+            quality: level, 0 .. levels - 1, instead of a bitrate. Default: the model's. With both, the quality is that
+                of the base layer, and the enhancement layer takes what is left.
+            layers: "base"; "both": an enhancement layer (DDCM) on top; "ddcm": that alone.
+            ddcm: its setting; default: what meets the bitrate, with half of it for the base layer.
+            steps: of that default's walk, 2 .. 255.
             comments: "NAME=value" strings stored in the file.
             progress: called with the seconds of audio that are analysed.
 
@@ -91,11 +99,20 @@ class Codec:
             AudioError: no usable audio.
             ValueError: a quality or bitrate out of range.
         """
-        if bitrate is not None and quality is not None:
+        if layers not in ("base", "both", "ddcm"):
+            raise ValueError(f"no layers {layers}; there are base, both, ddcm")
+        if bitrate is not None and quality is not None and layers != "both":
             raise ValueError("give a bitrate or a quality, not both")
         if bitrate is not None and not bitrate > 0:
             raise ValueError(f"a bitrate is above 0 kbit/s, not {bitrate:g}")
+        if layers == "base" and ddcm is not None:
+            raise ValueError("a DDCM setting is for the layers both and ddcm")
+        if layers != "base" and self.model.denoiser is None:
+            raise ModelError(f"model {self.model.name} has no denoiser")
+        DDCM(steps)  # refuses wrong ones before any work
         level, fidelity = self._level(quality), 1.0
+        if layers == "both":
+            self._encoder.layer(DDCM(), level)
         reader = source if isinstance(source, AudioReader) else AudioReader(source, sample_rate)
         seconds = reader.samples / reader.sample_rate
         packets = []
@@ -103,9 +120,22 @@ class Codec:
             packets.append(packet)
             progress(min(seconds, len(packets) * self._packet_hops / container.HOPS_PER_SECOND))
         extra = b"".join(container.pack_record(container.COMMENT, c.encode()) for c in comments)
-        if bitrate is not None:
-            budget = bitrate * 1000 / 8 * seconds - container.HEADER_SIZE - len(extra)
+        budget = math.inf if bitrate is None else bitrate * 1000 / 8 * seconds - container.HEADER_SIZE - len(extra)
+        layer = None
+        if layers == "ddcm":
+            level = container.NO_BASE
+        if layers != "base":
+            if layers == "ddcm" or quality is not None:
+                budget -= self._encoder.size(packets, level, fidelity)
+            share = budget / 2 if layers == "both" and quality is None else budget
+            ddcm = ddcm or (DDCM(steps) if bitrate is None else self._encoder.fit_layer(share, packets, steps))
+            layer = self._encoder.layer(ddcm, level)
+            budget -= self._encoder.layer_size(layer, packets)
+        if bitrate is not None and quality is None and layers != "ddcm":
             level, fidelity = self._encoder.fit_bitrate(budget, packets)
+            if layers == "both" and self.model.denoiser is not None:
+                level = min(level, self.model.denoiser.levels - 1)
+            layer = self._encoder.layer(ddcm, level) if ddcm else None
         header = Header(
             sample_rate=reader.sample_rate,
             channels=reader.channels,
@@ -114,8 +144,7 @@ class Codec:
             packet_hops=self._packet_hops,
             model=self.model.fingerprint[:4],
         )
-        records = (self._encoder.pack(packet, index, level, fidelity) for index, packet in enumerate(packets))
-        return header.pack() + extra + b"".join(records)
+        return header.pack() + extra + b"".join(self._encoder.records(packets, level, fidelity, layer))
 
     def tokens(self, source: Any, sample_rate: int | None = None, *, quality: int | None = None) -> Tensor:
         """Codebook indices of audio, for training on them: those that `encode` writes at this quality.
@@ -139,6 +168,8 @@ class Codec:
         start: float = 0.0,
         duration: float | None = None,
         strict: bool = False,
+        layers: str = "all",
+        refine: int = 0,
     ) -> np.ndarray:
         """An .aldm file -> samples.
 
@@ -147,6 +178,9 @@ class Codec:
             original_rate: resample to the rate of what was encoded; otherwise 16 kHz.
             start, duration: part to decode, seconds.
             strict: refuse a file with damage, instead of silence in the place of damaged packets.
+            layers: "all", or "base": enhancement layers are ignored.
+            refine: steps of diffusion for packets without an enhancement layer, up to 255: seeded noise in the place of
+                what the quantiser removed. The same in every run.
 
         Returns:
             float32 [C, N]; N is exactly the number of samples that went in (at 16 kHz: its duration rounded up).
@@ -156,12 +190,42 @@ class Codec:
             ModelError: the file needs another model.
             ValueError: no sound between `start` and the end.
         """
-        decoder = self.decoder(read_bytes(source), strict)
+        decoder = self.decoder(read_bytes(source), strict, layers, refine)
         return np.concatenate(list(decoder.blocks(original_rate, start, duration)), 1)
 
-    def decoder(self, data: bytes, strict: bool = False) -> Decoder:
+    def decoder(self, data: bytes, strict: bool = False, layers: str = "all", refine: int = 0) -> Decoder:
         """The decoder of one file, for programs that take the sound in blocks or ask what was damaged."""
-        return Decoder(self.model, data, strict)
+        return Decoder(self.model, data, strict, layers, refine)
+
+    def generate(self, seconds: float, seed: int = 0, ddcm: DDCM | None = None) -> bytes:
+        """A file of sound that nobody made: DDCM whose picks are random.
+
+        Args:
+            seconds: its duration, up to an hour.
+            seed: of the picks, 0 .. 2^32 - 1.
+            ddcm: setting of the layer.
+
+        Raises:
+            ModelError: the model has no denoiser.
+            ValueError: duration or seed out of range.
+        """
+        if self.model.denoiser is None:
+            raise ModelError(f"model {self.model.name} has no denoiser")
+        if not 0.01 <= seconds <= 3600:
+            raise ValueError(f"0.01 to 3600 s, not {seconds:g}")
+        if not 0 <= seed < 1 << 32:
+            raise ValueError(f"a seed is 0 to {(1 << 32) - 1}, not {seed}")
+        samples = round(seconds * self.sample_rate)
+        header = Header(
+            sample_rate=self.sample_rate,
+            channels=1,
+            samples=samples,
+            quality=container.NO_BASE,
+            packet_hops=self._packet_hops,
+            model=self.model.fingerprint[:4],
+        )
+        vectors = -(-samples // self.model.patch_samples)
+        return header.pack() + b"".join(self._encoder.generate(vectors, seed, ddcm or DDCM()))
 
     def _level(self, quality: int | None) -> int:
         level = self.model.default_quality if quality is None else quality

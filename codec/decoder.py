@@ -12,13 +12,17 @@ from torch import Tensor
 from ..format import container
 from ..format.entropy import decode_indices
 from ..format.errors import DamageError
+from ..format.layer import MAX_STEPS, Layer
 from ..format.stream import read_stream
 from .audio import length_at, resample
+from .diffusion import Walk
 from .folder import ModelError
-from .gain import PEAK, SPECIAL, peak_of
+from .gain import AUDIBLE, PEAK, SPECIAL, audible_energy, peak_of
 from .griffin_lim import GriffinLim
 from .model import Model
+from .quantizer import COARSEST, step_size
 
+LAYERS = ("all", "base")
 EDGE = 10  # frames that a decoder which starts in the middle hears before it, so that its first sample is settled
 
 
@@ -27,6 +31,8 @@ class Decoder:
 
     Args:
         strict: refuse damage, instead of silence in the place of damaged packets.
+        layers: "all"; or "base": enhancement layers are ignored.
+        refine: steps of diffusion for packets that have no enhancement layer.
 
     Attributes:
         header: of the file.
@@ -35,18 +41,30 @@ class Decoder:
 
     Raises:
         FormatError: not an .aldm file, a newer version, or damage that leaves nothing or `strict` refuses.
-        ModelError: the file needs another model.
+        ModelError: the file needs another model, or a denoiser, which this one has not.
     """
 
-    def __init__(self, model: Model, data: bytes, strict: bool = False):
-        self.model, self.strict = model, strict
+    def __init__(self, model: Model, data: bytes, strict: bool = False, layers: str = "all", refine: int = 0):
+        if layers not in LAYERS:
+            raise ValueError(f"no layers {layers}; there are {', '.join(LAYERS)}")
+        if not 0 <= refine <= MAX_STEPS:
+            raise ValueError(f"refinement takes 0 to {MAX_STEPS} steps, not {refine}")
+        self.model, self.strict, self.layers, self.refine = model, strict, layers, refine
+        self.patch = model.autoencoder.patch
         self._stream = read_stream(data)
         self.header, self.damage, self.decoded = self._stream.header, self._stream.damage, 0
         if self.header.model != model.fingerprint[:4]:
             needed, have = self.header.model.hex(), model.fingerprint[:4].hex()
             raise ModelError(f"the file needs model {needed}; {model.name or 'this one'} is {have}")
-        if self.header.quality >= model.codebook.levels or self.header.packet_hops % model.autoencoder.patch:
+        self.based = self.header.quality != container.NO_BASE
+        if (self.based and self.header.quality >= model.codebook.levels) or self.header.packet_hops % self.patch:
             raise DamageError("header fields that this model does not know: quality or packet duration")
+        if not self.based and layers == "base":
+            raise ValueError("this file has no base layer")
+        if model.denoiser is None and (refine or not self.based):
+            raise ModelError(f"model {model.name} has no denoiser")
+        if refine and self.based and model.denoiser and self.header.quality >= model.denoiser.levels:
+            raise ValueError(f"quality {self.header.quality} leaves nothing to refine: its denoiser is for less")
         if self.damage and (strict or not self._stream.packets):
             more = f" (and {len(self.damage) - 1} more)" if len(self.damage) > 1 else ""
             raise DamageError(f"damaged file: {self.damage[0]}{more}")
@@ -101,33 +119,89 @@ class Decoder:
             for wave in pieces():
                 yield torch.cat([wave, torch.zeros_like(wave[:1])])[order].numpy()
 
+    def latents(self, index: int) -> list[tuple[Tensor, float]]:
+        """Latents [C, latent_channels, N] of a packet's channels that are neither silent nor a copy, and their step.
+
+        The step is that of a quantiser which leaves as much error.
+
+        Returns:
+            those of the base layer, if there is one, and those at the end of a diffusion, if there is one.
+
+        Raises:
+            DamageError: the packet is missing, or does not decode.
+        """
+        model, level = self.model, self.header.quality
+        packet = self._stream.packets.get(index)
+        if packet is None or packet.hops % self.patch:
+            raise DamageError("damaged packet: missing, or not a whole number of latent vectors")
+        coded, vectors = sum(gain not in SPECIAL for gain in packet.gains), packet.hops // self.patch
+        if not coded:
+            return []
+        found = []
+        base, step = torch.zeros(coded, model.autoencoder.latent_channels, vectors), COARSEST
+        if self.based:
+            streams = decode_indices(packet.payload, coded, vectors, model.codebook.tables, level)
+            base, step = model.dequantize([indices for _, indices in streams], level), float(step_size(level))
+            found.append((base, step))
+        picked = self._layer(index, coded, vectors)
+        if model.denoiser is not None and (picked or self.refine):
+            numbers = np.arange(coded) + (index << 8)
+            walk = Walk(model.denoiser, base, level if self.based else -1, step, numbers)
+            if picked:
+                found.append((walk.decode(*picked), float(step_size(picked[0].level))))
+            elif self.based:
+                found.append((walk.refine(self.refine), step))
+        if not found:
+            raise DamageError("damaged packet: no layer that can be used")
+        return found
+
+    def _layer(self, index: int, coded: int, vectors: int) -> tuple[Layer, np.ndarray] | None:
+        """The enhancement layer of a packet, if there is one that can be used."""
+        body = self._stream.layers.get(index)
+        if body is None or self.layers == "base":
+            return None
+        try:
+            layer, picks = Layer.parse(body, coded, vectors)
+            if self.model.denoiser is None or layer.denoiser != self.model.denoiser_fingerprint[:2]:
+                raise DamageError("enhancement layer of another denoiser")
+        except DamageError as error:
+            if self.strict:
+                raise
+            self.damage.append(f"packet {index}: {error}")
+            return None
+        return layer, picks
+
     def _magnitudes(self, index: int) -> Tensor:
         """STFT magnitudes [C, n_fft // 2 + 1, T] of a packet; silence if it is missing or does not decode."""
-        patch, level = self.model.autoencoder.patch, self.header.quality
         packet = self._stream.packets.get(index)
         hops = packet.hops if packet else self.header.packet_hops
         out = torch.zeros(self.header.channels, self.model.mel.n_fft // 2 + 1, hops)
         if packet is None:
             return out
-        coded = sum(gain not in SPECIAL for gain in packet.gains)
         try:
-            if hops % patch:
-                raise DamageError("damaged packet: not a whole number of latent vectors")
-            tables = self.model.codebook.tables
-            streams = decode_indices(packet.payload, coded, hops // patch, tables, level)
+            latents = self.latents(index)
         except DamageError as error:
             if self.strict:
                 raise
             self.damage.append(f"packet {index}: {error}")
             return out
         self.decoded += 1
-        found = iter(self.model.decode_magnitudes([indices for _, indices in streams], level) if streams else ())
+        found = iter(self._synthesis(latents) if latents else ())
         for c, gain in enumerate(packet.gains):
             if gain == container.GAIN_COPY:
                 out[c] = out[c - 1]
             elif gain != container.GAIN_SILENT:
                 out[c] = next(found) * (peak_of(gain) / PEAK)
         return out
+
+    def _synthesis(self, latents: list[tuple[Tensor, float]]) -> Tensor:
+        """Magnitudes of what `latents` found; after a diffusion from a base layer, they are as loud as that layer's."""
+        magnitudes = self.model.decode_magnitudes(*latents[-1])
+        if len(latents) == 1:
+            return magnitudes
+        first = torch.full((len(magnitudes),), AUDIBLE)
+        wanted = audible_energy(self.model.decode_magnitudes(*latents[0]), first)
+        return magnitudes * (wanted / audible_energy(magnitudes, first)).sqrt()[:, None, None]
 
 
 def cut(blocks: Iterable[np.ndarray], skip: int, count: int) -> Iterator[np.ndarray]:

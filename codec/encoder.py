@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..format import container
 from ..format.container import Packet
 from ..format.entropy import encode_indices
+from ..format.layer import FIELDS, Layer
+from ..format.philox import words
+from .diffusion import DDCM, GENERATE, Walk
 from .gain import PEAK, SPECIAL, audible_energy, first_audible, gain_of, limit_gain
 from .model import Model
+from .quantizer import COARSEST, step_size
 
+RECORD = 8  # bytes around the body of a record of up to 16 kB, and one to spare
+BATCH = 8  # packets that a diffusion takes at once
 FIDELITIES = (0.7, 0.8, 0.9, 1.0)  # spread the sizes between one level and the next evenly
 MOST_CORRECTION = 12  # dB
 TOLERANCE = 0.2  # dB
@@ -114,30 +122,114 @@ class Encoder:
         low, high = 0, len(settings) - 1
         while low < high:
             middle = (low + high + 1) // 2
-            size = 0.0
-            for packet in packets:
-                bits = sum(self.model.codebook.quantize(z, *settings[middle])[2] for z in packet.latents)
-                size += 10 + 2 * len(packet.gains) + bits / 8 + 2  # record and duration; end of the coder
-            low, high = (middle, high) if size <= budget else (low, middle - 1)
+            low, high = (middle, high) if self.size(packets, *settings[middle]) <= budget else (low, middle - 1)
         return settings[low]
 
-    def pack(self, packet: Analysis, index: int, level: int, fidelity: float) -> bytes:
-        """The packet's record."""
-        streams = [self.model.codebook.quantize(z, level, fidelity)[:2] for z in packet.latents]
-        payload = encode_indices(streams, self.model.codebook.tables, level)
-        gains = self._output_gains(packet, [indices for _, indices in streams], level)
-        return container.pack_record(container.PACKET, Packet(packet.hops, gains, payload).pack(), index)
+    def size(self, packets: list[Analysis], level: int, fidelity: float) -> float:
+        """About how many bytes the records of the base layer take; level NO_BASE: what is left of them."""
+        size = 0.0
+        for packet in packets:
+            size += 10 + 2 * len(packet.gains)  # record and duration
+            if level != container.NO_BASE:
+                size += sum(self.model.codebook.quantize(z, level, fidelity)[2] for z in packet.latents) / 8 + 2
+        return size
 
-    def _output_gains(self, packet: Analysis, indices: list[np.ndarray], level: int) -> tuple[int, ...]:
+    def layer(self, ddcm: DDCM, level: int) -> Layer:
+        """Parameters of an enhancement layer on a base layer of a level, or NO_BASE."""
+        if level == container.NO_BASE:
+            return ddcm.layer(self.model.denoiser_fingerprint, None)
+        if self.model.denoiser is None or level >= self.model.denoiser.levels:
+            raise ValueError(f"quality {level} leaves nothing to refine: the model's denoiser is for less")
+        return ddcm.layer(self.model.denoiser_fingerprint, float(step_size(level)))
+
+    def layer_size(self, layer: Layer, packets: list[Analysis]) -> int:
+        """Bytes of the records of the enhancement layers."""
+        patch = self.model.autoencoder.patch
+        sizes = [layer.size(len(p.latents), p.hops // patch) for p in packets if p.latents]
+        return sum(sizes) + RECORD * len(sizes)
+
+    def fit_layer(self, budget: float, packets: list[Analysis], steps: int) -> DDCM:
+        """The setting of the most bits whose enhancement layers take at most `budget` bytes, or of the fewest."""
+        coded = [p for p in packets if p.latents]
+        vectors = sum(len(p.latents) * p.hops // self.model.autoencoder.patch for p in coded)
+        fixed = len(coded) * (RECORD + FIELDS.size + 1)
+        return DDCM.fit(8 * (budget - fixed) / max(1, vectors), steps)
+
+    def records(
+        self, packets: list[Analysis], level: int, fidelity: float, layer: Layer | None = None
+    ) -> Iterator[bytes]:
+        """Records of packets, with an enhancement layer on request; level NO_BASE: the layer is all that there is."""
+        first = 0
+        for _, same in itertools.groupby(packets, lambda packet: packet.hops):
+            group = list(same)
+            while group:
+                yield from self._pack(group[:BATCH], first, level, fidelity, layer)
+                first += len(group[:BATCH])
+                group = group[BATCH:]
+
+    def _pack(
+        self, packets: Sequence[Analysis], first: int, level: int, fidelity: float, layer: Layer | None
+    ) -> Iterator[bytes]:
+        """Records of packets of equal duration, from number `first` on."""
+        model, based = self.model, level != container.NO_BASE
+        streams = [
+            [model.codebook.quantize(z, level, fidelity)[:2] for z in p.latents] if based else [] for p in packets
+        ]
+        step = float(step_size(level)) if based else COARSEST
+        latents = [model.dequantize([q for _, q in s], level) if s else torch.empty(0) for s in streams]
+        layers: Sequence[bytes | None] = [None] * len(packets)
+        if layer is not None:
+            layers, ends, reached = self._enhance(packets, first, latents, level, step, layer)
+            if not based:
+                latents, step = ends, float(step_size(reached))
+        for index, (packet, coded, decoded, body) in enumerate(
+            zip(packets, streams, latents, layers, strict=True), first
+        ):
+            payload = encode_indices(coded, model.codebook.tables, level) if coded else b""
+            gains = packet.gains
+            if len(decoded):
+                gains = self._output_gains(packet, model.decode_magnitudes(decoded, step))
+            yield container.pack_record(container.PACKET, Packet(packet.hops, gains, payload).pack(), index)
+            if body is not None and packet.latents:
+                yield container.pack_record(container.LAYER, body, index)
+
+    def generate(self, vectors: int, seed: int, ddcm: DDCM) -> Iterator[bytes]:
+        """Records of one channel that many latent vectors long, whose picks are random."""
+        layer = self.layer(ddcm, container.NO_BASE)
+        for index, start in enumerate(range(0, vectors, self.packet_vectors)):
+            count = min(self.packet_vectors, vectors - start)
+            shape = layer.shape(1, count)
+            random = words(seed, GENERATE, index, np.zeros(1), int(np.prod(shape)))[0]
+            picks = (random >> (31 - layer.bits)).astype(np.int64).reshape(shape)
+            packet = Packet(count * self.model.autoencoder.patch, (gain_of(PEAK),), b"")
+            yield container.pack_record(container.PACKET, packet.pack(), index)
+            yield container.pack_record(container.LAYER, layer.pack(picks), index)
+
+    def _enhance(
+        self, packets: Sequence[Analysis], first: int, bases: list[Tensor], level: int, step: float, layer: Layer
+    ) -> tuple[list[bytes], list[Tensor], int]:
+        """Enhancement layers of packets of equal duration, made together; the latents they lead to, and their level."""
+        denoiser = self.model.denoiser
+        assert denoiser is not None  # the caller made sure of it
+        counts = [len(p.latents) for p in packets]
+        if not sum(counts):
+            return [b""] * len(packets), bases, layer.level
+        target = torch.from_numpy(np.stack([z for p in packets for z in p.latents]))
+        numbers = np.concatenate([np.arange(count) + (n << 8) for n, count in enumerate(counts, first)])
+        based = level != container.NO_BASE
+        base = torch.cat(bases) if based else torch.zeros_like(target)
+        walk = Walk(denoiser, base, level if based else -1, step, numbers)
+        layer, picks, ends = walk.encode(layer, target)
+        borders = np.cumsum(counts)[:-1]
+        return [layer.pack(p) for p in np.split(picks, borders)], list(ends.split(counts)), layer.level
+
+    def _output_gains(self, packet: Analysis, magnitudes: Tensor) -> tuple[int, ...]:
         """Gains with which the decoded packet is as loud as the original.
 
         What is decoded is near the median, which has too little energy by as much as it has error. A gain raises what
         is quiet too, so TOLERANCE is left. More than MOST_CORRECTION, which the coarsest levels would need for some
         transients, is not made up for.
         """
-        if not indices:
-            return packet.gains
-        magnitudes = self.model.decode_magnitudes(indices, level)
         first, energies = map(torch.tensor, zip(*packet.energies, strict=True))
         missing = 10 * np.log10((energies / audible_energy(magnitudes, first)).numpy())
         missing = np.sign(missing) * (np.abs(missing) - TOLERANCE).clip(0, MOST_CORRECTION)

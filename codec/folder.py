@@ -9,8 +9,10 @@ from pathlib import Path
 DEFAULT = "base"
 WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
 VOCODER = "vocoder/diffusion_pytorch_model.safetensors"  # optional
+DENOISER = "unet/diffusion_pytorch_model.safetensors"  # optional
 TABLES = "codec/tables.safetensors"
 FILES = ("vae/config.json", WEIGHTS, "codec/config.json", TABLES)
+DENOISER_FILES = ("unet/config.json", DENOISER, "scheduler/scheduler_config.json")
 
 
 class ModelError(ValueError):
@@ -39,13 +41,14 @@ def find_model(name: str | Path | None) -> Path:
     return folder
 
 
-def fingerprint(folder: Path) -> bytes:
+def fingerprint(folder: Path, files: tuple[str, ...] = FILES) -> bytes:
     """SHA-256 over the files that give a file's log-mel; its first 4 bytes stand in every header.
 
-    The vocoder is left out: a better one serves files that exist already.
+    The vocoder is left out: a better one serves files that exist already. So is the denoiser, whose own fingerprint,
+    over `DENOISER_FILES`, stands in the layers that need it.
     """
     digest = hashlib.sha256()
-    for name in FILES:
+    for name in files:
         digest.update(name.encode() + b"\0" + hashlib.sha256((folder / name).read_bytes()).digest())
     return digest.digest()
 

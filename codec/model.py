@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 from ..format.entropy import Tables
 from .autoencoder import Autoencoder
-from .folder import TABLES, VOCODER, WEIGHTS, ModelError, find_model, fingerprint
+from .denoiser import Denoiser
+from .diffusion import scheduler_config
+from .folder import DENOISER, DENOISER_FILES, TABLES, VOCODER, WEIGHTS, ModelError, find_model, fingerprint
 from .magnitude_net import MagnitudeNet
 from .mel import LogMel
-from .quantizer import ScalarCodebook, step_size
+from .quantizer import ScalarCodebook
 
 LOUDEST = 6.0  # nats; a band of a normalised clip reaches about 2
 
@@ -34,19 +36,24 @@ class Model:
     codebook: ScalarCodebook
     default_quality: int
     magnitude_net: MagnitudeNet | None = None
+    denoiser: Denoiser | None = None
     name: str = ""
     fingerprint: bytes = bytes(32)
+    denoiser_fingerprint: bytes = bytes(32)
 
     @property
     def patch_samples(self) -> int:
         """Samples that a latent vector stands for."""
         return self.autoencoder.patch * self.mel.hop_length
 
+    def dequantize(self, indices: list[np.ndarray], level: int) -> Tensor:
+        """Indices [N, C] of some channels -> latents [channels, C, N]."""
+        return torch.from_numpy(np.stack([self.codebook.dequantize(q, level) for q in indices]))
+
     @torch.inference_mode()
-    def decode_indices(self, indices: list[np.ndarray], level: int) -> Tensor:
-        """Indices [N, C] of some channels -> log-mel [channels, N * patch, n_mels], normalised."""
-        latents = torch.from_numpy(np.stack([self.codebook.dequantize(q, level) for q in indices]))
-        mel = self.autoencoder.decode(latents, torch.full((len(latents),), float(step_size(level))))
+    def decode_mel(self, latents: Tensor, step: float) -> Tensor:
+        """Latents [B, C, N] and the quantiser's step -> log-mel [B, N * patch, n_mels], normalised."""
+        mel = self.autoencoder.decode(latents, torch.full((len(latents),), step))
         return mel.nan_to_num(self.mel.floor).clamp(max=LOUDEST)  # indices of a crafted file can be anything
 
     def magnitudes(self, mel: Tensor, step: Tensor) -> Tensor:
@@ -56,11 +63,9 @@ class Model:
         return self.mel.magnitudes(mel, 3, self.magnitude_net(mel, step).exp())
 
     @torch.inference_mode()
-    def decode_magnitudes(self, indices: list[np.ndarray], level: int) -> Tensor:
-        """Indices [N, C] of some channels -> STFT magnitudes [channels, n_fft // 2 + 1, N * patch], normalised."""
-        return self.magnitudes(
-            self.decode_indices(indices, level), torch.full((len(indices),), float(step_size(level)))
-        )
+    def decode_magnitudes(self, latents: Tensor, step: float) -> Tensor:
+        """Latents [B, C, N] and the quantiser's step -> STFT magnitudes [B, n_fft // 2 + 1, N * patch], normalised."""
+        return self.magnitudes(self.decode_mel(latents, step), torch.full((len(latents),), step))
 
     @classmethod
     def from_pretrained(cls, name: str | Path | None = None) -> Model:
@@ -86,18 +91,31 @@ class Model:
                 net = MagnitudeNet(mel, **{k: v for k, v in config.items() if not k.startswith("_")})
                 net.load_state_dict({k: v.float() for k, v in load_file(folder / VOCODER).items()})
                 net.eval().requires_grad_(False)
+            denoiser = None
+            if (folder / DENOISER).exists():
+                config = json.loads((folder / "unet/config.json").read_text())
+                denoiser = Denoiser(**{k: v for k, v in config.items() if not k.startswith("_")})
+                denoiser.load_state_dict({k: v.float() for k, v in load_file(folder / DENOISER).items()})
+                denoiser.eval().requires_grad_(False)
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise ModelError(
                 f"model folder {folder} does not load: {type(error).__name__} {str(error).splitlines()[0]}"
             ) from error
         autoencoder.eval().requires_grad_(False)
-        return cls(mel, autoencoder, codebook, quality, net, folder.name, fingerprint(folder))
+        model = cls(mel, autoencoder, codebook, quality, net, denoiser, folder.name, fingerprint(folder))
+        if denoiser is not None:
+            model.denoiser_fingerprint = fingerprint(folder, DENOISER_FILES)
+        return model
 
     def save_pretrained(self, folder: Path) -> None:
         """Write the folder; weights in half precision."""
         networks: dict[str, tuple[str, nn.Module]] = {"vae": (WEIGHTS, self.autoencoder)}
         if self.magnitude_net is not None:
             networks["vocoder"] = (VOCODER, self.magnitude_net)
+        if self.denoiser is not None:
+            networks["unet"] = (DENOISER, self.denoiser)
+            (folder / "scheduler").mkdir(parents=True, exist_ok=True)
+            (folder / "scheduler/scheduler_config.json").write_text(json.dumps(scheduler_config()) + "\n")
         for sub, (file, network) in networks.items():
             (folder / sub).mkdir(parents=True, exist_ok=True)
             config = {"_class_name": f"aldm.codec.{type(network).__name__}", **network.config}  # type: ignore[dict-item]

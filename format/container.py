@@ -6,7 +6,7 @@ import binascii
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .errors import DamageError, FormatError, NotAldmError, VersionError
@@ -20,8 +20,9 @@ MAX_PACKET_HOPS = 1024
 MAX_RATE = 768_000
 MAX_BODY = (1 << 21) - 1  # three bytes of LEB128
 UNKNOWN = (1 << 40) - 1
-PACKET, COMMENT, END = ord("P"), ord("C"), ord("E")
-KINDS = re.compile(b"[PCE]")
+PACKET, LAYER, COMMENT, END = ord("P"), ord("D"), ord("C"), ord("E")
+KINDS = re.compile(b"[PDCE]")
+NO_BASE = 255  # instead of a quality: packets have no indices, all is in their enhancement layers
 GAIN_SILENT, GAIN_COPY = -32768, -32767
 RESYNC_BYTES = 1 << 26  # how much a reader checks in search of the next whole record before it gives up
 RESYNC_PACKETS = 64  # how many packets in a row may be missing before a reader stops recognising the next
@@ -35,7 +36,7 @@ class Header:
         sample_rate: of the original, Hz, 1 .. 768,000.
         channels: 1 .. 255.
         samples: per channel, at the original rate; None if it was not known when writing began.
-        quality: level of the codebook, 0 .. 255; what a level means, the model says.
+        quality: level of the codebook, 0 .. 254; what a level means, the model says. NO_BASE: no base layer.
         packet_hops: duration of every packet but the last, in units of 10 ms, 1 .. 1024.
         model: first 4 bytes of the model folder's SHA-256 fingerprint.
     """
@@ -98,7 +99,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Record:
-    """One record: its kind, its body, where it starts, its bytes in the file, and a packet's number."""
+    """One record: its kind, its body, where it starts, its bytes in the file, and the number of its packet."""
 
     kind: int
     body: bytes
@@ -187,11 +188,31 @@ def _record_at(data: bytes, at: int, expected: int) -> tuple[Record | None, int]
         return None, 1
     check = zlib.crc32(memoryview(data)[at:end])
     (stored,) = struct.unpack_from("<I", data, end)
-    numbers = range(expected, expected + RESYNC_PACKETS) if data[at] == PACKET else (0,)
+    numbers: Sequence[int] = (0,)
+    if data[at] in (PACKET, LAYER):  # a layer follows its packet
+        first = max(0, expected - (data[at] == LAYER))
+        numbers = range(first, first + RESYNC_PACKETS)
     for index in numbers:
         if zlib.crc32(struct.pack("<I", index), check) == stored:
             return Record(data[at], data[start:end], at, end + 4 - at, index), length
     return None, length
+
+
+def _damaged_layer(data: bytes, at: int, expected: int) -> Record | None:
+    """A layer whose checksum does not hold, but whose length does: a whole record or the end of the file follows.
+
+    Its picks are of fixed length, so that one that is wrong is a little noise in its block.
+    """
+    if data[at] != LAYER or not expected:
+        return None
+    try:
+        length, start = _read_leb128(data, at + 1)
+    except DamageError:
+        return None
+    end = start + length + 4
+    if end > len(data) or (end < len(data) and _record_at(data, end, expected)[0] is None):
+        return None
+    return Record(LAYER, data[start : end - 4], at, end - at, expected - 1)
 
 
 def read_records(data: bytes) -> Iterator[Record | DamageError]:
@@ -203,7 +224,9 @@ def read_records(data: bytes) -> Iterator[Record | DamageError]:
     at, expected, budget = HEADER_SIZE, 0, RESYNC_BYTES
     while at < len(data):
         record, _ = _record_at(data, at, expected)
-        if record is None:
+        if record is None and (record := _damaged_layer(data, at, expected)):
+            yield DamageError(f"packet {record.index}: damaged enhancement layer")
+        elif record is None:
             for candidate in KINDS.finditer(data, at + 1):
                 record, cost = _record_at(data, candidate.start(), expected)
                 budget -= cost + 500  # what trying the numbers costs, in bytes of checking

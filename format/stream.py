@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .container import COMMENT, END, HOPS_PER_SECOND, PACKET, Header, Packet, read_records
+from .container import COMMENT, END, HOPS_PER_SECOND, LAYER, PACKET, Header, Packet, read_records
 from .errors import DamageError
 
 
@@ -15,6 +15,7 @@ class Stream:
     Attributes:
         header: of the file.
         packets: whole packets by number.
+        layers: bodies of enhancement layers by the number of their packet.
         samples: per channel at the original rate; None if the file does not say.
         hops: of 10 ms, from the start to the end of the sound that the file gives.
         comments: "NAME=value".
@@ -23,6 +24,7 @@ class Stream:
 
     header: Header
     packets: dict[int, Packet] = field(default_factory=dict)
+    layers: dict[int, bytes] = field(default_factory=dict)
     samples: int | None = None
     hops: int = 0
     comments: list[str] = field(default_factory=list)
@@ -42,6 +44,8 @@ def read_stream(data: bytes) -> Stream:
         if isinstance(record, DamageError):
             stream.damage.append(str(record))
             broken_end = True
+        elif record.kind == LAYER:
+            stream.layers.setdefault(record.index, record.body)
         elif record.kind == COMMENT:
             stream.comments.append(record.body.decode("utf-8", "replace"))
         elif record.kind == END and len(record.body) == 5 and stream.samples is None:

@@ -16,9 +16,10 @@ from aldm.codec.fit.klt import klt_autoencoder
 from aldm.codec.folder import ModelError
 from aldm.codec.magnitude_net import MagnitudeNet
 from aldm.codec.mel import LogMel
+from aldm.codec.quantizer import step_size
 from conftest import DATA, aldm, clip
 
-SMALL = dict(n_mels=40, channels=32, width=32, table_hours=0.01, decoder_steps=0, batch_size=4)
+SMALL = dict(n_mels=40, channels=32, width=32, table_hours=0.01, decoder_steps=0, denoiser_steps=0, batch_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,8 @@ def test_linear_model_from_the_command(shard: Path, tmp_path: Path) -> None:
         "--steps",
         0,
         "--decoder-steps",
+        0,
+        "--denoiser-steps",
         0,
         "--channels",
         32,
@@ -93,7 +96,7 @@ def test_decoder_training_learns(shard: Path, tmp_path: Path) -> None:
     indices = [model.codebook.quantize(latents[0].numpy(), 30)[1]]
 
     def error() -> float:
-        decoded = model.decode_magnitudes(indices, 30).clamp(min=1e-2)
+        decoded = model.decode_magnitudes(model.dequantize(indices, 30), float(step_size(30))).clamp(min=1e-2)
         return (decoded / exact).log().abs().mean().item()
 
     model.magnitude_net = MagnitudeNet(model.mel, 64, 1)
@@ -109,7 +112,12 @@ def test_decoder_training_learns(shard: Path, tmp_path: Path) -> None:
     # goes on from there, with one or the other part
     for steps, decoder_steps in ((0, 2), (2, 0)):
         options = dict(
-            steps=steps, decoder_steps=decoder_steps, init=str(tmp_path / "m"), table_hours=0.01, batch_size=2
+            steps=steps,
+            decoder_steps=decoder_steps,
+            denoiser_steps=0,
+            init=str(tmp_path / "m"),
+            table_hours=0.01,
+            batch_size=2,
         )
         again = fit_model([shard], tmp_path / "n", tmp_path / f"w{steps}", lambda line: None, **options)
         assert again.magnitude_net is not None

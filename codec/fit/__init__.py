@@ -1,4 +1,4 @@
-"""Fitting a model folder from audio: KLT, autoencoder, tables, and the decoding side."""
+"""Fitting a model folder from audio: KLT, autoencoder, tables, the decoding side, and the denoiser."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..model import Model
 from ..quantizer import LEVELS, TRAINED_LEVELS
 from . import autoencoder as autoencoder_training
 from . import decoder as decoder_training
+from . import denoiser as denoiser_training
 from .dataset import AudioCache
 from .klt import klt_autoencoder
 from .tables import fit_tables
@@ -32,6 +33,7 @@ def fit_model(
     init: str | None = None,
     steps: int = 30000,
     decoder_steps: int = 5000,
+    denoiser_steps: int = 12000,
     n_mels: int = 96,
     channels: int = 384,
     width: int = 384,
@@ -51,6 +53,7 @@ def fit_model(
             its tables too.
         decoder_steps: of gradient descent for the magnitude network and the autoencoder's decoder (rung 3); 0 leaves
             the decoder, and leaves a new magnitude network out.
+        denoiser_steps: of gradient descent for the denoiser (rung 5); 0 leaves it, or leaves a new one out.
         batch_size: examples of 3.84 s.
         seed: of the training examples; with `init`, another one than before shows it new ones.
     """
@@ -88,10 +91,16 @@ def fit_model(
             packets = cache.packets(size, False, round(table_hours * 3600 * mel.sample_rate))
             latents = [autoencoder.encode(mel(wave[None]))[0].numpy() for wave in packets]
         codebook = fit_tables(latents, gains.half().float().numpy(), progress)
-    model = Model(mel, autoencoder, codebook, DEFAULT_QUALITY, start.magnitude_net if start else None)
+    model = Model(mel, autoencoder, codebook, DEFAULT_QUALITY)
+    if start:
+        model.magnitude_net, model.denoiser = start.magnitude_net, start.denoiser
     if decoder_steps:
         model.magnitude_net = model.magnitude_net or MagnitudeNet(mel, decoder_width)
         options = dict(batch_size=batch_size, seed=seed + 1, checkpoint_every=checkpoint_every)
         decoder_training.train(model, cache, work, decoder_steps, progress, **options)
+    if denoiser_steps:
+        options = dict(batch_size=batch_size, seed=seed + 2, checkpoint_every=checkpoint_every)
+        denoiser_training.train(model, cache, work, denoiser_steps, progress, **options)
+        denoiser_training.evaluate(model, cache, progress)
     model.save_pretrained(out)
     return model
