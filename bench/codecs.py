@@ -102,6 +102,58 @@ class Aldm:
         return Coded(decoded, len(data), encoded - started, time.perf_counter() - encoded)
 
 
+class AldmDiffusion(Aldm):
+    """This codec's embedded model with its denoiser: aldm-refine, aldm-both or aldm-ddcm; the argument is its steps."""
+
+    def __init__(self, name: str, argument: str = ""):
+        from ..codec.diffusion import DDCM
+        from ..codec.folder import DENOISER_FILES, find_model, fingerprint
+
+        super().__init__()
+        if argument and not argument.isdigit():
+            raise ValueError(f"{name}:N has N steps of diffusion, not {argument!r}")
+        if self.codec.model.denoiser is None:
+            raise Missing("the model has no denoiser")
+        self.name = name + (f":{argument}" if argument else "")
+        self.mode, self.steps = name.removeprefix("aldm-"), int(argument or DDCM.steps)
+        self.identity += f" {fingerprint(find_model(None), DENOISER_FILES).hex()}"
+
+    def run(self, wave: Wave, setting: str, folder: Path) -> Coded:
+        refine = self.mode == "refine"
+        options: dict[str, Any] = {} if refine else {"layers": self.mode, "steps": self.steps}
+        try:
+            started = time.perf_counter()
+            data = self.codec.encode(wave, SAMPLE_RATE, bitrate=float(setting), **options)
+            encoded = time.perf_counter()
+            decoded = self.codec.decode(data, refine=self.steps if refine else 0)[0]
+        except ValueError as error:
+            raise CodecError(str(error)) from error
+        return Coded(decoded, len(data), encoded - started, time.perf_counter() - encoded)
+
+
+class AldmTokens(Aldm):
+    """The tokens of this codec's vector codebook, packed to bits, and 2 bytes that say how loud the clip is."""
+
+    def __init__(self, name: str, argument: str = ""):
+        super().__init__(argument)
+        if self.codec.model.vectors is None:
+            raise Missing("the model has no vector codebook")
+        self.name = name + (f":{argument}" if argument else "")
+        self.identity += f" {zlib.crc32(self.codec.model.vectors.codes.tobytes()):08x}"
+
+    def settings(self, bitrates: Sequence[float]) -> list[str]:
+        return ["tokens"]
+
+    def run(self, wave: Wave, setting: str, folder: Path) -> Coded:
+        started = time.perf_counter()
+        tokens = self.codec.tokens(wave, SAMPLE_RATE, codebook="vq")
+        encoded = time.perf_counter()
+        decoded = self.codec.detokenize(tokens, codebook="vq")[0, : len(wave)]
+        decoded *= np.float32(np.linalg.norm(wave) / max(float(np.linalg.norm(decoded)), 1e-9))
+        size = -(-tokens.numel() * 10 // 8) + 2
+        return Coded(decoded, size, encoded - started, time.perf_counter() - encoded)
+
+
 class ExactMel(Aldm):
     """Ceiling of the vocoder: the exact log-mel, through the network if the model has one, and Griffin-Lim."""
 
@@ -394,7 +446,8 @@ class TransformersCodec:
         return Coded(decoded, size, done - started, ended - done)
 
 
-NAMES = ("aldm", "exact-mel", "unquantized", "opus", "codec2", *CHECKPOINTS)
+DIFFUSIONS = ("aldm-refine", "aldm-both", "aldm-ddcm")
+NAMES = ("aldm", *DIFFUSIONS, "aldm-vq", "exact-mel", "unquantized", "opus", "codec2", *CHECKPOINTS)
 
 
 def make_codec(spec: str) -> AudioCodec:
@@ -405,6 +458,10 @@ def make_codec(spec: str) -> AudioCodec:
         ValueError: no such codec.
     """
     name, _, argument = spec.partition(":")
+    if name in DIFFUSIONS:
+        return AldmDiffusion(name, argument)
+    if name == "aldm-vq":
+        return AldmTokens(name, argument)
     if name in CHECKPOINTS:
         return TransformersCodec(name, argument)
     simple: dict[str, Callable[..., AudioCodec]] = {"aldm": Aldm, "exact-mel": ExactMel, "unquantized": Unquantized}

@@ -23,15 +23,15 @@ from urllib.parse import quote
 import numpy as np
 import soundfile as sf
 
-from .codecs import AudioCodec, CodecError, Commands, Missing, make_codec
+from .codecs import DIFFUSIONS, AudioCodec, CodecError, Commands, Missing, make_codec
 from .metrics import METRICS, SAMPLE_RATE, Wave, score
 from .statistics import Row, savings, summarize
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"}
 DOMAINS = {"speech": "speech", "music": "music", "env": "environment", "environment": "environment"}
 SHORTEST = 0.5  # seconds; the metrics need some
-OURS = ("aldm", "exact-mel", "unquantized")
-VERSIONS = ("aldm", "torch", "numpy", "soxr", "pesq", "pystoi", "visqol-python", "transformers")
+OURS = ("aldm", *DIFFUSIONS, "aldm-vq", "exact-mel", "unquantized")
+VERSIONS = ("aldm", "torch", "numpy", "soxr", "pesq", "pystoi", "visqol-python", "transformers", "diffusers")
 
 
 class BenchError(Exception):

@@ -65,7 +65,8 @@ def bench(
 ) -> None:
     """Measure codecs on CLIPS (files or folders): bitrate against quality, speed and memory.
 
-    Codecs: aldm, its ceilings exact-mel and unquantized, opus, codec2, encodec, dac, mimi, and any pair of commands.
+    Codecs: aldm; with its diffusion aldm-refine, aldm-both and aldm-ddcm (:N steps); its tokens aldm-vq; its ceilings
+    exact-mel and unquantized; opus, codec2, encodec, dac, mimi, and any pair of commands.
     Writes results.tsv, results.json, table.md, curves and report.html into --out; a stopped run goes on.
     """
     _need_packages()

@@ -209,7 +209,9 @@ def decode(
     if decoder.damage:
         for line in decoder.damage[:5]:
             _say(f"damage: {line}")
-        _say(f"warning: {len(decoder.damage)} damaged places; {decoder.decoded} packets decoded, silence for the others")
+        _say(
+            f"warning: {len(decoder.damage)} damaged places; {decoder.decoded} packets decoded, silence for the others"
+        )
         sys.exit(3)
 
 
@@ -239,6 +241,7 @@ def generate(target: str, seconds: float, seed: int, steps: int, model: str | No
 @click.option("--steps", default=30000, show_default=True, help="Training steps; 0 leaves the linear transform alone.")
 @click.option("--decoder-steps", default=5000, show_default=True, help="Further steps, of the decoding side; 0: none.")
 @click.option("--denoiser-steps", default=12000, show_default=True, help="Further steps, of the denoiser; 0: none.")
+@click.option("--tokens", default=16, show_default=True, help="Of the vector codebook per latent vector; 0: none.")
 @click.option("--n-mels", default=96, show_default=True, help="Bands of the front-end.")
 @click.option("--channels", default=384, show_default=True, help="Latent channels.")
 @click.option("--width", default=384, show_default=True, help="Channels of the autoencoder's convolutions.")

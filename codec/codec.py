@@ -19,7 +19,10 @@ from .decoder import Decoder
 from .diffusion import DDCM
 from .encoder import Encoder
 from .folder import ModelError
+from .griffin_lim import griffin_lim
 from .model import Model
+from .quantizer import step_size
+from .vq import VectorCodebook
 
 Progress = Callable[[float], None]  # told the seconds of audio that are done
 
@@ -146,19 +149,72 @@ class Codec:
         )
         return header.pack() + extra + b"".join(self._encoder.records(packets, level, fidelity, layer))
 
-    def tokens(self, source: Any, sample_rate: int | None = None, *, quality: int | None = None) -> Tensor:
-        """Codebook indices of audio, for training on them: those that `encode` writes at this quality.
+    def tokens(
+        self,
+        source: Any,
+        sample_rate: int | None = None,
+        *,
+        quality: int | None = None,
+        codebook: str = "scalar",
+    ) -> Tensor:
+        """Codebook indices of audio, for training on them.
 
         Args:
-            source, sample_rate, quality: as for `encode`.
+            source, sample_rate: as for `encode`.
+            quality: of the scalar codebook, as for `encode`.
+            codebook: "scalar": what `encode` writes at this quality; "vq": the model's vector codebook.
 
         Returns:
-            int32 [C, N, latent_channels]: a vector for every 160 ms, most important coefficients first. Every
-            packet is normalised by its own peak, as in a file; silent channels are all zero.
+            scalar: int32 [C, N, latent_channels], a vector for every 160 ms, most important coefficients first, zeros
+            where a channel is silent. vq: int32 [C, N, 16], 0 .. 1023, 100 tokens a second and 1 kbit/s. Every packet
+            is normalised by its own peak, as in a file.
+
+        Raises:
+            ModelError: the model has no vector codebook.
         """
         level = self._level(quality)
+        vectors = self._vectors(codebook)
         packets = self._encoder.analyze(AudioReader(source, sample_rate).blocks(self.sample_rate))
-        return torch.from_numpy(np.concatenate([self._encoder.indices(packet, level) for packet in packets], 1))
+        parts = [self._encoder.indices(packet, level, vectors) for packet in packets]
+        return torch.from_numpy(np.concatenate(parts, 1))
+
+    def detokenize(self, tokens: Any, *, quality: int | None = None, codebook: str = "scalar") -> np.ndarray:
+        """What `tokens` gave, or a language model made up -> sound.
+
+        Args:
+            tokens: integers [C, N, latent_channels] or, of the vector codebook, [C, N, 16].
+            quality, codebook: as for `tokens`.
+
+        Returns:
+            float32 [C, N * 2560] at 16 kHz, with its peak near 0.5: tokens do not say how loud packets were.
+
+        Raises:
+            ValueError: tokens of another shape, or out of range.
+        """
+        level = self._level(quality)
+        channels = self.model.autoencoder.latent_channels
+        vectors = self._vectors(codebook)
+        indices = np.asarray(tokens)
+        if vectors is not None:
+            latents = [vectors.dequantize(channel, channels) for channel in indices]
+            level = vectors.level
+        elif indices.ndim == 3 and indices.shape[2] == channels:
+            latents = [self.model.codebook.dequantize(channel, level) for channel in indices]
+        else:
+            raise ValueError(f"tokens are [C, N, {channels}], not {indices.shape}")
+        if not latents or not latents[0].size:
+            raise ValueError("no tokens")
+        with torch.inference_mode():
+            magnitudes = self.model.decode_magnitudes(torch.from_numpy(np.stack(latents)), float(step_size(level)))
+            pad = self.model.mel.pad
+            return griffin_lim(magnitudes, self.model.mel)[:, pad:-pad].numpy()
+
+    def _vectors(self, codebook: str) -> VectorCodebook | None:
+        if codebook not in ("scalar", "vq"):
+            raise ValueError(f"no codebook {codebook}; there are scalar, vq")
+        if codebook == "vq" and self.model.vectors is None:
+            raise ModelError(f"model {self.model.name} has no vector codebook")
+        return self.model.vectors if codebook == "vq" else None
 
     def decode(
         self,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .layers import EMBEDDING, LevelEmbedding, ResidualBlock
 from .quantizer import COARSEST
+from .schedule import schedule_config
 
 NO_BASE = 2 * COARSEST  # stands for the step of a base layer that is not there
 
@@ -40,6 +41,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.config: dict[str, Any] = dict(latent_channels=latent_channels, levels=levels, width=width, blocks=blocks)
         self.levels = levels
+        self.schedule = schedule_config()  # of diffusers' DDIMScheduler
         self.register_buffer("mean", torch.zeros(latent_channels))
         self.register_buffer("deviation", torch.ones(levels + 1, latent_channels))
         self.noise, self.step = LevelEmbedding(), LevelEmbedding()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,32 +15,13 @@ from ..format.layer import MAX_STEPS, MAX_TIMESTEPS, Layer
 from ..format.philox import UNIT, normals
 from .denoiser import Denoiser
 from .quantizer import TRAINED_LEVELS
+from .schedule import LOUDEST, QUIETEST
 
-QUIETEST, LOUDEST = 0.3, 300.0  # noise of the first and the last timestep; latents have deviations of 0.4 to 62
 CODEBOOK, START, REFINE, GENERATE = 0, 1, 2, 3  # streams of noise
 BASE_START, BASE_END = 2.0, 0.2  # noise where DDCM on a base layer starts and ends, in steps of its quantiser
 REFINE_START, REFINE_END = 4.0, 0.25  # a walk without picks: from where its random start tells nothing
 FINEST = TRAINED_LEVELS - 1  # level of latents that are as good as exact
 CHUNK = 1 << 22  # values of a codebook that are in memory at once
-
-
-def noise_levels() -> Tensor:
-    """Standard deviation of the noise at every timestep [MAX_TIMESTEPS], in the units of the latents."""
-    return torch.from_numpy(np.geomspace(QUIETEST, LOUDEST, MAX_TIMESTEPS)).float()
-
-
-def scheduler_config() -> dict[str, Any]:
-    """Configuration of diffusers' DDIMScheduler for `noise_levels`."""
-    alphas = 1 / (1 + np.geomspace(QUIETEST, LOUDEST, MAX_TIMESTEPS) ** 2)
-    betas = 1 - alphas / np.concatenate([[1], alphas[:-1]])
-    return dict(
-        _class_name="DDIMScheduler",
-        num_train_timesteps=MAX_TIMESTEPS,
-        trained_betas=betas.tolist(),
-        prediction_type="sample",
-        timestep_spacing="trailing",
-        clip_sample=False,
-    )
 
 
 class Way(NamedTuple):
@@ -59,11 +39,10 @@ class Way(NamedTuple):
         return cls(schedule, min(round(schedule * (1 - begin)), schedule - steps), steps)
 
 
-@functools.cache
-def _scheduler(steps: int) -> Any:
+def _scheduler(config: dict[str, Any], steps: int) -> Any:
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler  # 2 s, and only those who use it need it
 
-    scheduler = DDIMScheduler.from_config(scheduler_config())
+    scheduler = DDIMScheduler.from_config(config)
     scheduler.set_timesteps(steps)
     return scheduler
 
@@ -108,7 +87,7 @@ class DDCM:
         else:
             start, end = BASE_START * step, BASE_END * step
         bits = self.codebook.bit_length() - 1
-        way = Way.between(start, max(end, QUIETEST), self.steps)
+        way = Way.between(start, min(max(end, QUIETEST), start / 2), self.steps)
         return Layer(denoiser[:2], self.seed, *way, self.block, bits, self.atoms, FINEST)
 
     @property
@@ -162,7 +141,7 @@ class Walk:
         Args:
             noise: (step from 0 on, present guess of the latents) -> noise of that step, [B, C, N].
         """
-        scheduler = _scheduler(way.schedule)
+        scheduler = _scheduler(self.denoiser.schedule, way.schedule)
         timesteps = scheduler.timesteps[way.first : way.first + way.steps]
         mean, variance = self.denoiser.prior(self.base, self.level, self.base)
         alpha = scheduler.alphas_cumprod[timesteps[0]]

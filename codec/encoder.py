@@ -19,6 +19,7 @@ from .diffusion import DDCM, GENERATE, Walk
 from .gain import PEAK, SPECIAL, audible_energy, first_audible, gain_of, limit_gain
 from .model import Model
 from .quantizer import COARSEST, step_size
+from .vq import VectorCodebook
 
 RECORD = 8  # bytes around the body of a record of up to 16 kB, and one to spare
 BATCH = 8  # packets that a diffusion takes at once
@@ -104,11 +105,22 @@ class Encoder:
             hops = (window.shape[1] - 2 * mel.pad) // mel.hop_length
             yield Analysis(hops, tuple(gains), latents, energies)
 
-    def indices(self, packet: Analysis, level: int) -> np.ndarray:
-        """Codebook indices of every channel of a packet, [C, N, latent_channels] int32; zeros where it is silent."""
-        coded = iter([self.model.codebook.quantize(z, level)[1] for z in packet.latents])
-        vectors = packet.hops // self.model.autoencoder.patch
-        out = np.zeros((len(packet.gains), vectors, self.model.autoencoder.latent_channels), np.int32)
+    def indices(self, packet: Analysis, level: int, vectors: VectorCodebook | None = None) -> np.ndarray:
+        """Codebook indices of every channel of a packet, int32: [C, N, latent_channels], zeros where it is silent.
+
+        With a vector codebook its codes, [C, N, groups]; silence is the codes of the quietest log-mel.
+        """
+        model = self.model
+        count = packet.hops // model.autoencoder.patch
+        if vectors is None:
+            coded = iter([model.codebook.quantize(z, level)[1] for z in packet.latents])
+            silence = np.zeros((count, model.autoencoder.latent_channels), np.int32)
+        else:
+            coded = iter([vectors.quantize(z) for z in packet.latents])
+            mel = torch.full((1, packet.hops, model.mel.n_mels), model.mel.floor)
+            with torch.inference_mode():
+                silence = vectors.quantize(model.autoencoder.encode(mel)[0].numpy())
+        out = np.stack([silence] * len(packet.gains))
         for c, gain in enumerate(packet.gains):
             if gain == container.GAIN_COPY:
                 out[c] = out[c - 1]

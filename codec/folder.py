@@ -10,6 +10,7 @@ DEFAULT = "base"
 WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
 VOCODER = "vocoder/diffusion_pytorch_model.safetensors"  # optional
 DENOISER = "unet/diffusion_pytorch_model.safetensors"  # optional
+VECTORS = "codec/vq.safetensors"  # optional
 TABLES = "codec/tables.safetensors"
 FILES = ("vae/config.json", WEIGHTS, "codec/config.json", TABLES)
 DENOISER_FILES = ("unet/config.json", DENOISER, "scheduler/scheduler_config.json")

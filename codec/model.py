@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from ..format.entropy import Tables
 from .autoencoder import Autoencoder
 from .denoiser import Denoiser
-from .diffusion import scheduler_config
-from .folder import DENOISER, DENOISER_FILES, TABLES, VOCODER, WEIGHTS, ModelError, find_model, fingerprint
+from .folder import DENOISER, DENOISER_FILES, TABLES, VECTORS, VOCODER, WEIGHTS, ModelError, find_model, fingerprint
 from .magnitude_net import MagnitudeNet
 from .mel import LogMel
 from .quantizer import ScalarCodebook
+from .vq import VectorCodebook
 
 LOUDEST = 6.0  # nats; a band of a normalised clip reaches about 2
 
@@ -37,6 +37,7 @@ class Model:
     default_quality: int
     magnitude_net: MagnitudeNet | None = None
     denoiser: Denoiser | None = None
+    vectors: VectorCodebook | None = None
     name: str = ""
     fingerprint: bytes = bytes(32)
     denoiser_fingerprint: bytes = bytes(32)
@@ -96,13 +97,18 @@ class Model:
                 config = json.loads((folder / "unet/config.json").read_text())
                 denoiser = Denoiser(**{k: v for k, v in config.items() if not k.startswith("_")})
                 denoiser.load_state_dict({k: v.float() for k, v in load_file(folder / DENOISER).items()})
+                denoiser.schedule = json.loads((folder / "scheduler/scheduler_config.json").read_text())
                 denoiser.eval().requires_grad_(False)
+            vectors = None
+            if (folder / VECTORS).exists():
+                arrays = load_arrays(folder / VECTORS)
+                vectors = VectorCodebook(arrays["codes"].astype(np.float32), int(arrays["level"]))
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise ModelError(
                 f"model folder {folder} does not load: {type(error).__name__} {str(error).splitlines()[0]}"
             ) from error
         autoencoder.eval().requires_grad_(False)
-        model = cls(mel, autoencoder, codebook, quality, net, denoiser, folder.name, fingerprint(folder))
+        model = cls(mel, autoencoder, codebook, quality, net, denoiser, vectors, folder.name, fingerprint(folder))
         if denoiser is not None:
             model.denoiser_fingerprint = fingerprint(folder, DENOISER_FILES)
         return model
@@ -115,7 +121,7 @@ class Model:
         if self.denoiser is not None:
             networks["unet"] = (DENOISER, self.denoiser)
             (folder / "scheduler").mkdir(parents=True, exist_ok=True)
-            (folder / "scheduler/scheduler_config.json").write_text(json.dumps(scheduler_config()) + "\n")
+            (folder / "scheduler/scheduler_config.json").write_text(json.dumps(self.denoiser.schedule) + "\n")
         for sub, (file, network) in networks.items():
             (folder / sub).mkdir(parents=True, exist_ok=True)
             config = {"_class_name": f"aldm.codec.{type(network).__name__}", **network.config}  # type: ignore[dict-item]
@@ -126,4 +132,7 @@ class Model:
         (folder / "codec/config.json").write_text(json.dumps(codec, indent=2) + "\n")
         tables = self.codebook.tables
         arrays = dict(bank=tables.bank, choice=tables.choice, transitions=tables.transitions)
+        if self.vectors is not None:
+            codes, level = self.vectors.codes.astype(np.float16), np.array(self.vectors.level, np.int32)
+            save_arrays(dict(codes=codes, level=level), folder / VECTORS)
         save_arrays({**arrays, "gains": self.codebook.gains.astype(np.float16)}, folder / TABLES)

@@ -256,6 +256,21 @@ def test_settings() -> None:
         make_codec("mp3")
 
 
+@pytest.mark.parametrize(
+    ("name", "kbps"), [("aldm-ddcm:5", 1.0), ("aldm-both:5", 1.0), ("aldm-refine:2", 1.0), ("aldm-vq", 1.05)]
+)
+def test_diffusion_and_tokens_as_codecs(name: str, kbps: float, tmp_path: Path) -> None:
+    codec = make_codec(name)
+    wave = clip("speech")
+    (setting,) = codec.settings([1.0])
+    coded = codec.run(wave, setting, tmp_path)
+    assert len(coded.decoded) == len(wave)
+    assert coded.size is not None
+    assert 0.6 * kbps < coded.size * 8 / len(wave) * 16 <= kbps
+    with pytest.raises(ValueError, match="steps"):
+        make_codec("aldm-ddcm:many")
+
+
 @pytest.mark.parametrize("kind", ["encodec", "dac", "mimi"])
 def test_codecs_of_transformers(kind: str, tmp_path: Path) -> None:
     """Real architectures with random weights, from a folder: bits and lengths do not depend on the weights."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from aldm.codec import Codec
 from aldm.codec.audio import AudioError
-from aldm.codec.fit import decoder, fit_model
+from aldm.codec.fit import decoder, denoiser, fit_model
 from aldm.codec.fit.autoencoder import RateModel, loss_terms, train
 from aldm.codec.fit.dataset import AudioCache, Windows, audio_files, is_validation
 from aldm.codec.fit.klt import klt_autoencoder
@@ -19,7 +19,9 @@ from aldm.codec.mel import LogMel
 from aldm.codec.quantizer import step_size
 from conftest import DATA, aldm, clip
 
-SMALL = dict(n_mels=40, channels=32, width=32, table_hours=0.01, decoder_steps=0, denoiser_steps=0, batch_size=4)
+SMALL = dict(
+    n_mels=40, channels=32, width=32, table_hours=0.01, decoder_steps=0, denoiser_steps=0, tokens=0, batch_size=4
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +51,8 @@ def test_linear_model_from_the_command(shard: Path, tmp_path: Path) -> None:
         "--decoder-steps",
         0,
         "--denoiser-steps",
+        0,
+        "--tokens",
         0,
         "--channels",
         32,
@@ -102,7 +106,7 @@ def test_decoder_training_learns(shard: Path, tmp_path: Path) -> None:
     model.magnitude_net = MagnitudeNet(model.mel, 64, 1)
     before = error()
     cache = AudioCache(tmp_path / "audio")
-    decoder.train(model, cache, tmp_path, 300, lambda line: None, batch_size=4, length=96, learning_rate=5e-3)
+    decoder.train(model, cache, tmp_path, 300, lambda line: None, batch_size=4, length=96, learning_rate=2e-3)
     assert error() < 0.95 * before
     model.save_pretrained(tmp_path / "m")
     assert (tmp_path / "m/vocoder/diffusion_pytorch_model.safetensors").exists()
@@ -115,6 +119,7 @@ def test_decoder_training_learns(shard: Path, tmp_path: Path) -> None:
             steps=steps,
             decoder_steps=decoder_steps,
             denoiser_steps=0,
+            tokens=0,
             init=str(tmp_path / "m"),
             table_hours=0.01,
             batch_size=2,
@@ -122,6 +127,50 @@ def test_decoder_training_learns(shard: Path, tmp_path: Path) -> None:
         again = fit_model([shard], tmp_path / "n", tmp_path / f"w{steps}", lambda line: None, **options)
         assert again.magnitude_net is not None
         assert again.magnitude_net.config == model.magnitude_net.config
+
+
+def test_denoiser_training_learns(shard: Path, tmp_path: Path) -> None:
+    """It guesses latents better than its Gaussian prior does."""
+    model = fit_model([shard], tmp_path / "m", tmp_path, lambda line: None, steps=0, **SMALL)
+    cache = AudioCache(tmp_path / "audio")
+    options = dict(batch_size=8, length=96, levels=4, width=48, learning_rate=2e-3)
+    denoiser.train(model, cache, tmp_path, 400, lambda line: None, **options)
+    trained = model.denoiser
+    assert trained is not None
+    waves = Windows(cache, model.mel, 96, seed=9).batch(0, 64)
+    latents = model.autoencoder.encode(model.mel.from_magnitudes(model.mel.spectrum(waves).abs()))
+    arguments = (latents, torch.logspace(0, 2, 64), latents, torch.full((64,), -1))
+
+    def error() -> float:
+        torch.manual_seed(0)
+        found, expected = denoiser.errors(trained, *arguments)
+        return (found / expected).mean().item()
+
+    learned = error()
+    for parameter in trained.output.parameters():
+        torch.nn.init.zeros_(parameter)
+    assert learned < 0.98 * error()
+    model.save_pretrained(tmp_path / "m")
+    codec = Codec.from_pretrained(tmp_path / "m")
+    wave = clip("speech")
+    assert codec.decode(codec.encode(wave, 16000, layers="ddcm", bitrate=1)).shape == (1, len(wave))
+    again = fit_model(
+        [shard],
+        tmp_path / "n",
+        tmp_path / "w",
+        lambda line: None,
+        init=str(tmp_path / "m"),
+        steps=0,
+        decoder_steps=0,
+        denoiser_steps=2,
+        tokens=2,
+        table_hours=0.01,
+        batch_size=2,
+    )
+    assert again.denoiser is not None
+    assert again.denoiser.config == trained.config
+    tokens = Codec.from_pretrained(tmp_path / "n").tokens(wave, 16000, codebook="vq")
+    assert tokens.shape == (1, 26, 2)
 
 
 def test_training_goes_on_after_a_stop(shard: Path, tmp_path: Path) -> None:

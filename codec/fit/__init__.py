@@ -1,4 +1,4 @@
-"""Fitting a model folder from audio: KLT, autoencoder, tables, the decoding side, and the denoiser."""
+"""Fitting a model folder from audio: KLT, autoencoder, tables, the decoding side, denoiser, and vector codebook."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from ..quantizer import LEVELS, TRAINED_LEVELS
 from . import autoencoder as autoencoder_training
 from . import decoder as decoder_training
 from . import denoiser as denoiser_training
-from .dataset import AudioCache
+from .dataset import AudioCache, encode_clips
 from .klt import klt_autoencoder
 from .tables import fit_tables
+from .vq import fit_vector_codebook
 
 FLOOR = -10.0  # nats; 95 dB below the loudest band of a normalised clip
 PATCH = 16  # frames per latent vector: 160 ms
@@ -34,6 +35,7 @@ def fit_model(
     steps: int = 30000,
     decoder_steps: int = 5000,
     denoiser_steps: int = 12000,
+    tokens: int = 16,
     n_mels: int = 96,
     channels: int = 384,
     width: int = 384,
@@ -54,6 +56,8 @@ def fit_model(
         decoder_steps: of gradient descent for the magnitude network and the autoencoder's decoder (rung 3); 0 leaves
             the decoder, and leaves a new magnitude network out.
         denoiser_steps: of gradient descent for the denoiser (rung 5); 0 leaves it, or leaves a new one out.
+        tokens: of the vector codebook per latent vector; 0 leaves it, or leaves it out.
+        table_hours: of audio that tables and vector codebook are fitted to.
         batch_size: examples of 3.84 s.
         seed: of the training examples; with `init`, another one than before shows it new ones.
     """
@@ -86,14 +90,11 @@ def fit_model(
         codebook = start.codebook
     else:
         autoencoder = autoencoder.half().float().eval().requires_grad_(False)  # as it will be stored
-        size = autoencoder.patch * mel.hop_length
-        with torch.inference_mode():
-            packets = cache.packets(size, False, round(table_hours * 3600 * mel.sample_rate))
-            latents = [autoencoder.encode(mel(wave[None]))[0].numpy() for wave in packets]
+        latents = encode_clips(autoencoder, mel, cache, table_hours)
         codebook = fit_tables(latents, gains.half().float().numpy(), progress)
     model = Model(mel, autoencoder, codebook, DEFAULT_QUALITY)
     if start:
-        model.magnitude_net, model.denoiser = start.magnitude_net, start.denoiser
+        model.magnitude_net, model.denoiser, model.vectors = start.magnitude_net, start.denoiser, start.vectors
     if decoder_steps:
         model.magnitude_net = model.magnitude_net or MagnitudeNet(mel, decoder_width)
         options = dict(batch_size=batch_size, seed=seed + 1, checkpoint_every=checkpoint_every)
@@ -102,5 +103,10 @@ def fit_model(
         options = dict(batch_size=batch_size, seed=seed + 2, checkpoint_every=checkpoint_every)
         denoiser_training.train(model, cache, work, denoiser_steps, progress, **options)
         denoiser_training.evaluate(model, cache, progress)
+    if tokens:
+        denoiser = model.denoiser
+        deviation = denoiser.deviation if denoiser else denoiser_training.measure_prior(model, TRAINED_LEVELS, cache)[1]
+        latents = encode_clips(autoencoder, mel, cache, table_hours)
+        model.vectors = fit_vector_codebook(latents, deviation[:-1], tokens, progress)
     model.save_pretrained(out)
     return model

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..audio import AudioError, read_audio
+from ..autoencoder import Autoencoder
 from ..gain import PEAK
 from ..mel import LogMel
 
@@ -117,6 +118,15 @@ def normalize(wave: Tensor, pad: int = 0) -> Tensor:
     """Mean-free with a peak of `PEAK`, as the encoder makes it; the outer `pad` samples do not count. [N] -> [N]."""
     wave = wave - wave[pad : len(wave) - pad].mean()
     return wave * (PEAK / wave[pad : len(wave) - pad].abs().max().clamp(min=1e-3))
+
+
+def encode_clips(
+    autoencoder: Autoencoder, mel: LogMel, cache: AudioCache, hours: float, validation: bool = False
+) -> list[np.ndarray]:
+    """Latents [C, N] of so many hours of clips."""
+    packets = cache.packets(autoencoder.patch * mel.hop_length, validation, round(hours * 3600 * mel.sample_rate))
+    with torch.inference_mode():
+        return [autoencoder.encode(mel(wave[None]))[0].numpy() for wave in packets]
 
 
 class Windows:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from ..denoiser import Denoiser
-from ..diffusion import LOUDEST, noise_levels
 from ..encoder import FIDELITIES
 from ..model import Model
 from ..quantizer import step_size
-from .dataset import AudioCache, Windows
+from ..schedule import LOUDEST, noise_levels
+from .dataset import AudioCache, Windows, encode_clips
 from .descent import descend
 
 ALONE = 0.3  # share of the examples that have no base layer
@@ -30,9 +30,7 @@ def quantize(model: Model, latents: np.ndarray, level: int, fidelity: float) -> 
 
 def measure_prior(model: Model, levels: int, cache: AudioCache, hours: float = 0.3) -> tuple[Tensor, Tensor]:
     """`Denoiser.mean` and `Denoiser.deviation`."""
-    with torch.inference_mode():
-        packets = cache.packets(model.patch_samples, False, round(hours * 3600 * model.mel.sample_rate))
-        latents = [model.autoencoder.encode(model.mel(wave[None]))[0].numpy() for wave in packets]
+    latents = encode_clips(model.autoencoder, model.mel, cache, hours)
     every = np.concatenate(latents, 1)
     some = latents[:: max(1, len(latents) // 60)]
     rows = [
@@ -57,8 +55,7 @@ def evaluate(model: Model, cache: AudioCache, progress: Callable[[str], None], h
     trained, gaussian = model.denoiser, copy.deepcopy(model.denoiser)
     for parameter in gaussian.output.parameters():
         parameter.zero_()
-    packets = cache.packets(model.patch_samples, True, round(hours * 3600 * model.mel.sample_rate))
-    latents = [model.autoencoder.encode(model.mel(wave[None])) for wave in packets]
+    latents = [torch.from_numpy(z)[None] for z in encode_clips(model.autoencoder, model.mel, cache, hours, True)]
     for level in (-1, 6, 12, 18, 24):
         bases = [
             z if level < 0 else torch.from_numpy(quantize(model, z[0].numpy(), level, 0.85))[None] for z in latents
@@ -86,6 +83,7 @@ def train(
     length: int = 640,
     levels: int = 32,
     width: int = 160,
+    learning_rate: float = 1.5e-3,
     seed: int = 2,
     checkpoint_every: int = 500,
 ) -> None:
@@ -129,7 +127,7 @@ def train(
         dict(model=denoiser.config, clips=len(cache.clips), samples=len(cache.audio), seed=seed),
         progress,
         steps=steps,
-        learning_rate=1.5e-3,
+        learning_rate=learning_rate,
         seed=seed,
         checkpoint_every=checkpoint_every,
     )

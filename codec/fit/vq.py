@@ -1,0 +1,63 @@
+"""The vector codebook: k-means on latents, with soft assignment first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..vq import CODES, SIZE, VectorCodebook, channel_groups
+
+SOFT, HARD = 20, 10  # rounds
+BATCH = 8192
+
+
+def _learn(samples: Tensor, seed: int) -> Tensor:
+    """Codes [CODES, SIZE] for samples [n, SIZE].
+
+    Rounds of expectation and maximisation: the assignment is a softmax over squared distances whose temperature
+    falls (deterministic annealing, Rose, Proc. IEEE 1998), and in the end the nearest code. A code that nothing is
+    assigned to starts anew at a sample.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    codes = samples[torch.randperm(len(samples), generator=generator)[:CODES]].clone()
+    distance = torch.cdist(samples[:BATCH], codes).square().min(1).values.mean()  # typical, between neighbours
+    for step in range(SOFT + HARD):
+        sums, weights = torch.zeros(CODES, SIZE), torch.zeros(CODES)
+        for batch in samples.split(BATCH):
+            apart = torch.cdist(batch, codes).square()
+            if step < SOFT:
+                share = torch.softmax(-apart / (distance * 2.0 ** -(step / 4)), 1)
+            else:
+                share = torch.nn.functional.one_hot(apart.argmin(1), CODES).float()
+            sums += share.T @ batch
+            weights += share.sum(0)
+        empty = weights < 1e-3
+        codes = sums / weights.clamp(min=1e-3)[:, None]
+        if empty.any():
+            codes[empty] = samples[torch.randperm(len(samples), generator=generator)[: int(empty.sum())]]
+    return codes
+
+
+def fit_vector_codebook(
+    latents: list[np.ndarray], deviation: Tensor, groups: int, progress: Callable[[str], None]
+) -> VectorCodebook:
+    """Fit to latents.
+
+    Args:
+        latents: [C, N] per clip, CODES vectors or more in all.
+        deviation: [levels, C], of the scalar codebook's error at each level.
+        groups: tokens per latent vector; with C channels at most C / SIZE.
+    """
+    joined = np.concatenate(latents, 1)
+    codes = []
+    for number, channels in enumerate(channel_groups(groups)):
+        codes.append(_learn(torch.from_numpy(joined[channels].T.copy()), number).half().float().numpy())
+    codebook = VectorCodebook(np.stack(codes), 0)
+    some = joined[:, :: max(1, joined.shape[1] // 5000)]
+    error = np.square(codebook.dequantize(codebook.quantize(some), len(some)) - some).mean(1).sum()
+    codebook.level = int(np.abs(np.log(deviation.square().sum(1).numpy()) - np.log(error)).argmin())
+    progress(f"vector codebook: error {error:.1f} per latent vector, like level {codebook.level}")
+    return codebook
