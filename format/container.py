@@ -203,7 +203,7 @@ def _damaged_layer(data: bytes, at: int, expected: int) -> Record | None:
 
     Its picks are of fixed length, so that one that is wrong is a little noise in its block.
     """
-    if data[at] != LAYER or not expected:
+    if data[at] != LAYER:
         return None
     try:
         length, start = _read_leb128(data, at + 1)
@@ -222,9 +222,10 @@ def read_records(data: bytes) -> Iterator[Record | DamageError]:
     next whole record is searched byte by byte; the work is bounded by RESYNC_BYTES and the file's size.
     """
     at, expected, budget = HEADER_SIZE, 0, RESYNC_BYTES
+    previous = 0  # kind of the record that ends here; 0: bytes were passed over
     while at < len(data):
         record, _ = _record_at(data, at, expected)
-        if record is None and (record := _damaged_layer(data, at, expected)):
+        if record is None and previous == PACKET and (record := _damaged_layer(data, at, expected)):
             yield DamageError(f"packet {record.index}: damaged enhancement layer")
         elif record is None:
             for candidate in KINDS.finditer(data, at + 1):
@@ -237,6 +238,6 @@ def read_records(data: bytes) -> Iterator[Record | DamageError]:
             if record is None:
                 return
         yield record
-        at = record.offset + record.size
+        at, previous = record.offset + record.size, record.kind
         if record.kind == PACKET:
             expected = record.index + 1

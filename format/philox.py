@@ -1,4 +1,4 @@
-"""Noise that is the same integers everywhere: Philox 4x32-10 and a map of bytes to normals. spec, section 8."""
+"""Noise that is the same integers everywhere: Philox 4x32-10 and a map of bytes to normals. spec, section 7."""
 
 from __future__ import annotations
 

@@ -40,25 +40,37 @@ def read_stream(data: bytes) -> Stream:
     header = Header.parse(data)
     stream = Stream(header, samples=header.samples)
     broken_end = False
+    last = -1  # number of the packet that a layer may follow
     for record in read_records(data):
         if isinstance(record, DamageError):
             stream.damage.append(str(record))
             broken_end = True
         elif record.kind == LAYER:
-            stream.layers.setdefault(record.index, record.body)
+            if record.index != last or last in stream.layers:
+                stream.damage.append(f"packet {record.index}: an enhancement layer that is not its own")
+            else:
+                stream.layers[last] = record.body
+                broken_end = False
         elif record.kind == COMMENT:
             stream.comments.append(record.body.decode("utf-8", "replace"))
         elif record.kind == END and len(record.body) == 5 and stream.samples is None:
             stream.samples = int.from_bytes(record.body, "little")
         elif record.kind == PACKET:
+            last = -1
+            broken_end = True
             try:
                 packet = Packet.parse(record.body, header)
             except DamageError as error:
                 stream.damage.append(f"packet {record.index}: {error}")
                 continue
+            last = record.index
             stream.packets[record.index] = packet
             stream.hops = record.index * header.packet_hops + packet.hops
             broken_end = False
+    for number in sorted(stream.packets)[:-1]:
+        if stream.packets[number].hops < header.packet_hops:
+            stream.damage.append(f"packet {number}: shorter than it can be before others")
+            del stream.packets[number]
     if missing := [i for i in range(max(stream.packets, default=0)) if i not in stream.packets]:
         stream.damage.append(f"{len(missing)} missing packets, the first is number {missing[0]}")
     if not stream.packets:

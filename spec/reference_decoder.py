@@ -1,0 +1,362 @@
+"""Reads `.aldm` files as aldm-format.md describes them, with the standard library alone.
+
+It goes as far as the format is exact: facts, indices and picks, not sound. Written from the text, not from the package,
+so that each can be held against the other. Usage: python reference_decoder.py FILE MODEL_FOLDER
+"""
+
+import json
+import struct
+import sys
+import zlib
+from binascii import crc_hqx
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import accumulate
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+PACKET, LAYER, COMMENT, END = b"PDCE"
+SILENT, COPY = -32768, -32767
+NO_BASE = 255
+NUMBERS_TRIED = 64
+WORK_TO_RESYNCHRONISE = 1 << 26
+MODEL = "vae/config.json", "vae/diffusion_pytorch_model.safetensors", "codec/config.json", "codec/tables.safetensors"
+DENOISER = "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json"
+ONE, WORD, STATE = 1 << 24, 1 << 32, (1 << 64) - 1
+NORMALS = [round(32 * NormalDist().inv_cdf((byte + 0.5) / 256)) for byte in range(128, 256)]
+
+
+class Unreadable(Exception):
+    """A file of which nothing can be read, and why."""
+
+
+class Damaged(Exception):
+    """A record that cannot be used, and why."""
+
+
+class Model:
+    """What the model folder says about indices; `denoiser` is empty without one."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            self.fingerprint = fingerprint(folder, MODEL)
+            self.denoiser = fingerprint(folder, DENOISER) if (folder / "unet").is_dir() else b""
+            self.patch: int = json.loads((folder / "vae/config.json").read_bytes())["patch"]
+            tables = safetensors((folder / "codec/tables.safetensors").read_bytes())
+        except (OSError, ValueError, KeyError, struct.error) as error:
+            raise Unreadable(f"{folder} is no model folder: {error}") from error
+        self.bank = [intervals(counts) for counts in tables["bank"]]
+        self.choice, self.transitions = tables["choice"], tables["transitions"]
+        self.largest = len(tables["bank"][0]) // 2
+
+
+def fingerprint(folder: Path, names: tuple[str, ...]) -> bytes:
+    parts = (name.encode() + b"\0" + sha256((folder / name).read_bytes()).digest() for name in names)
+    return sha256(b"".join(parts)).digest()
+
+
+def safetensors(data: bytes) -> dict[str, Any]:
+    """The arrays of integers, as nested sequences."""
+    (size,) = struct.unpack_from("<Q", data)
+    arrays: dict[str, Any] = {}
+    for name, about in json.loads(data[8 : 8 + size]).items():
+        if letter := {"I32": "i", "U8": "B", "U16": "H"}.get(about.get("dtype")):
+            begin, end = (8 + size + offset for offset in about["data_offsets"])
+            values: Any = [value for (value,) in struct.iter_unpack("<" + letter, data[begin:end])]
+            for n in about["shape"][:0:-1]:
+                values = [values[at : at + n] for at in range(0, len(values), n)]
+            arrays[name] = values
+    return arrays
+
+
+def intervals(counts: list[int]) -> list[int]:
+    """b[0] .. b[n] of section 5."""
+    n, sums = len(counts), list(accumulate(counts, initial=0))
+    k = float(ONE - n) / float(sums[n])
+    return [int(float(sums[s]) * k) + s for s in range(n)] + [ONE]
+
+
+class RangeDecoder:
+    def __init__(self, payload: bytes) -> None:
+        self.words = (word for (word,) in struct.iter_unpack(">I", payload + bytes(-len(payload) % 4)))
+        self.low, self.range = 0, STATE
+        self.point = next(self.words, 0) << 32 | next(self.words, 0)
+
+    def symbol(self, b: Sequence[int]) -> int:
+        scale = self.range >> 24
+        q = (self.point - self.low & STATE) // scale
+        if q >= ONE:
+            raise Damaged("the payload does not decode")
+        s = bisect_right(b, q) - 1
+        self.low, self.range = self.low + scale * b[s] & STATE, scale * (b[s + 1] - b[s])
+        if self.range < WORD:
+            self.low, self.range = self.low << 32 & STATE, self.range << 32
+            self.point = self.point << 32 & STATE | next(self.words, 0)
+        return s
+
+    def uniform(self, n: int) -> int:
+        """Out of 0 .. n - 1; n is a power of two."""
+        return self.symbol(range(0, ONE + 1, ONE // n))
+
+
+class Channel(NamedTuple):
+    """Class and C indices of each vector."""
+
+    classes: list[int]
+    indices: list[list[int]]
+
+
+class Layer(NamedTuple):
+    """Fields as in section 7; the picks as they are stored, one after the other."""
+
+    denoiser: bytes
+    seed: int
+    schedule: int
+    first: int
+    steps: int
+    span: int
+    bits: int
+    atoms: int
+    level: int
+    picks: tuple[int, ...] = ()
+
+
+@dataclass
+class Packet:
+    """`gains` are as stored; `channels` are the coded ones, empty where there is no base layer."""
+
+    hops: int
+    gains: tuple[int, ...]
+    channels: list[Channel]
+    layer: Layer | None = None
+
+    @property
+    def coded(self) -> int:
+        return sum(gain not in (SILENT, COPY) for gain in self.gains)
+
+
+@dataclass
+class File:
+    """`packets` has None for a missing one; `samples` is None if unknown."""
+
+    version: str
+    model: str
+    channels: int
+    quality: int
+    rate: int
+    packet_hops: int
+    samples: int | None
+    comments: list[str] = field(default_factory=list)
+    packets: list[Packet | None] = field(default_factory=list)
+    damage: list[str] = field(default_factory=list)
+
+
+class Record(NamedTuple):
+    """`number` is None if the checksum holds with none that was tried."""
+
+    kind: int
+    body: bytes
+    end: int
+    number: int | None
+
+
+def read_header(data: bytes, model: Model) -> File:
+    if data[:4] != b"\x89ALD":
+        raise Unreadable("no .aldm file")
+    if len(data) < 24:
+        raise Unreadable("the file ends in its header")
+    _, number, channels, quality, flags, rate, hops, samples, name, crc = struct.unpack("<4s4B3s2s5s4sH", data[:24])
+    version = f"{number >> 4}.{number & 15}"
+    if number >> 4:
+        raise Unreadable(f"version {version} is not known")
+    if crc_hqx(data[:22], 0xFFFF) != crc:
+        raise Unreadable("the header's checksum does not hold")
+    rate, hops, samples = (int.from_bytes(value, "little") for value in (rate, hops, samples))
+    if not (channels and not flags and 1 <= rate <= 768_000 and 1 <= hops <= 1024):
+        raise Unreadable("a field of the header is out of limits")
+    if name != model.fingerprint[:4]:
+        raise Unreadable(f"the file is of model {name.hex()}, not {model.fingerprint[:4].hex()}")
+    if hops % model.patch or len(model.choice) <= quality != NO_BASE:
+        raise Unreadable("a field of the header does not fit the model")
+    return File(version, name.hex(), channels, quality, rate, hops, None if samples == (1 << 40) - 1 else samples)
+
+
+def leb128(data: bytes, at: int) -> tuple[int, int]:
+    """The number at `at`, and where it ends."""
+    value = 0
+    for place, byte in enumerate(data[at : at + 3]):
+        value |= (byte & 127) << 7 * place
+        if byte < 128:
+            return value, at + place + 1
+    raise Damaged("a number does not end")
+
+
+def read_record(data: bytes, at: int, expected: int) -> Record | None:
+    """The record at `at` where packet `expected` is the next, or None if the file is too short for it."""
+    try:
+        length, begin = leb128(data, at + 1)
+    except Damaged:
+        return None
+    end = begin + length + 4
+    if end > len(data):
+        return None
+    numbers = range(expected, expected + NUMBERS_TRIED) if data[at] in (PACKET, LAYER) else range(1)
+    if data[at] == LAYER and expected:
+        numbers = range(expected - 1, expected + NUMBERS_TRIED)
+    crc, stored = zlib.crc32(data[at : end - 4]), int.from_bytes(data[end - 4 : end], "little")
+    number = next((n for n in numbers if zlib.crc32(n.to_bytes(4, "little"), crc) == stored), None)
+    return Record(data[at], data[begin : end - 4], end, number)
+
+
+def read_packet(body: bytes, file: File, model: Model) -> Packet:
+    hops, at = leb128(body, 0)
+    if not 1 <= hops <= file.packet_hops or hops % model.patch or len(body) < at + 2 * file.channels:
+        raise Damaged("a field of the packet is out of limits")
+    gains, payload = struct.unpack_from(f"<{file.channels}h", body, at), body[at + 2 * file.channels :]
+    if gains[0] == COPY:
+        raise Damaged("the first channel has none before it")
+    packet, coder = Packet(hops, gains, []), RangeDecoder(payload)
+    if file.quality != NO_BASE:
+        packet.channels = [read_channel(coder, hops // model.patch, file.quality, model) for _ in range(packet.coded)]
+    return packet
+
+
+def read_channel(coder: RangeDecoder, vectors: int, level: int, model: Model) -> Channel:
+    rows = [intervals(counts) for counts in model.transitions[level]]
+    channel, kind = Channel([], []), -1
+    for _ in range(vectors):
+        kind = coder.symbol(rows[kind])
+        values = [coder.symbol(model.bank[table]) - model.largest for table in model.choice[level][kind]]
+        for c, value in enumerate(values):
+            if abs(value) == model.largest:
+                n = 8 << coder.uniform(16)
+                magnitude = model.largest + n - 8 + coder.uniform(n)
+                values[c] = magnitude if value > 0 else -magnitude
+        channel.classes.append(kind)
+        channel.indices.append(values)
+    return channel
+
+
+def read_layer(body: bytes, packet: Packet, model: Model) -> Layer:
+    if len(body) < 12:
+        raise Damaged("the layer is too short")
+    layer = Layer(*struct.unpack_from("<2sBHHBBBBB", body))
+    steps_fit = 1 <= layer.schedule <= 1000 and 1 <= layer.steps <= layer.schedule - layer.first
+    atoms_fit = layer.bits <= 14 and 1 <= layer.atoms <= min(64, 1 << layer.bits)
+    if not (steps_fit and atoms_fit and 1 <= layer.span <= 64 and layer.level <= 254):
+        raise Damaged("a field of the layer is out of limits")
+    if layer.denoiser != model.denoiser[:2]:
+        raise Damaged("the layer is of another denoiser")
+    width, blocks = layer.bits + 1, -(-packet.hops // (model.patch * layer.span))
+    used = packet.coded * blocks * (layer.steps - 1) * layer.atoms * width
+    digits = "".join(f"{byte:08b}" for byte in body[12:])
+    if len(digits) != used + -used % 8:
+        raise Damaged("the layer is not as long as its picks")
+    return layer._replace(picks=tuple(int(digits[at : at + width], 2) for at in range(0, used, width)))
+
+
+def read(data: bytes, model: Model) -> File:
+    """All that the file holds, and what is damaged."""
+    file = read_header(data, model)
+    at, work, clean = 24, 0, False  # clean: nothing was passed over since the last packet
+
+    def whole(at: int) -> bool:
+        nonlocal work
+        record = read_record(data, at, len(file.packets))
+        work += record.end - at if record else 1
+        return record is not None and record.number is not None
+
+    while at < len(data):
+        record = read_record(data, at, len(file.packets))
+        layer = record is not None and record.kind == LAYER and clean
+        if record and (record.number is not None or (layer and (record.end == len(data) or whole(record.end)))):
+            at, clean = record.end, clean or record.kind == PACKET
+            take(record, file, model)
+            continue
+        begin, at, clean = at, at + 1, False
+        while at < len(data) and not whole(at):
+            at = at + 1 if work < WORK_TO_RESYNCHRONISE else len(data)
+        file.damage.append(f"{at - begin} bytes from byte {begin} on passed over")
+    if not file.packets:
+        raise Unreadable("no packet")
+    if file.samples is not None:
+        packets = -(-file.samples * 100 // (file.rate * file.packet_hops))
+        if len(file.packets) < packets:
+            file.damage.append(f"the file ends early: {len(file.packets)} of {packets} packets")
+            file.packets += [] if clean else [None]
+    return file
+
+
+def take(record: Record, file: File, model: Model) -> None:
+    """Add what a record holds."""
+    packet = file.packets[-1] if file.packets else None
+    try:
+        if record.kind == PACKET:
+            if packet and packet.hops < file.packet_hops:
+                file.damage.append(f"packet {len(file.packets) - 1} is too short for one that is not the last")
+                file.packets[-1] = None
+            for number in range(len(file.packets), record.number or 0):
+                file.damage.append(f"packet {number} is missing")
+                file.packets.append(None)
+            file.packets.append(None)
+            file.packets[-1] = read_packet(record.body, file, model)
+        elif record.kind == LAYER:
+            if packet is None or record.number not in (None, len(file.packets) - 1):
+                raise Damaged("a layer without its packet")
+            if packet.layer:
+                raise Damaged("a second layer of the packet")
+            packet.layer = read_layer(record.body, packet, model)
+            if record.number is None:
+                raise Damaged("the checksum of the layer does not hold")
+        elif record.kind == COMMENT:
+            file.comments.append(record.body.decode(errors="replace"))
+        elif record.kind == END and len(record.body) == 5 and file.samples is None:
+            file.samples = int.from_bytes(record.body, "little")
+    except Damaged as damage:
+        file.damage.append(f"record up to byte {record.end}: {damage}")
+
+
+def noise(seed: int, stream: int, step: int, number: int, count: int) -> list[int]:
+    """The first elements of a sequence of section 7."""
+    elements: list[int] = []
+    for group in range(-(-count // 16)):
+        a, b, c, d, k, m = group, number, step, stream, seed, 0
+        for _ in range(10):
+            left, right = 0xD2511F53 * a, 0xCD9E8D57 * c
+            a, b, c, d = right >> 32 ^ b ^ k, right % WORD, left >> 32 ^ d ^ m, left % WORD
+            k, m = (k + 0x9E3779B9) % WORD, (m + 0xBB67AE85) % WORD
+        elements += [NORMALS[x - 128] if x > 127 else -NORMALS[127 - x] for x in struct.pack("<4I", a, b, c, d)]
+    return elements[:count]
+
+
+def packet_facts(packet: Packet) -> dict[str, Any]:
+    def digest(values: Sequence[int]) -> str:
+        return sha256(struct.pack(f"<{len(values)}i", *values)).hexdigest()
+
+    values = [value for channel in packet.channels for vector in channel.indices for value in vector]
+    facts: dict[str, Any] = {"hops": packet.hops, "indices": digest(values)}
+    facts["gains"] = [{SILENT: "silent", COPY: "copy"}.get(gain, gain / 256) for gain in packet.gains]
+    facts["classes"] = [channel.classes for channel in packet.channels]
+    if layer := packet.layer:
+        facts["layer"] = layer._asdict() | {"denoiser": layer.denoiser.hex(), "picks": digest(layer.picks)}
+    return facts
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 2:
+        print("usage: reference_decoder.py FILE MODEL_FOLDER", file=sys.stderr)
+        return 2
+    try:
+        file = read(Path(arguments[0]).read_bytes(), Model(Path(arguments[1])))
+    except (OSError, Unreadable) as error:
+        print(f"{arguments[0]}: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(vars(file) | {"packets": [packet and packet_facts(packet) for packet in file.packets]}, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
