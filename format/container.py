@@ -99,13 +99,17 @@ class Header:
 
 @dataclass(frozen=True)
 class Record:
-    """One record: its kind, its body, where it starts, its bytes in the file, and the number of its packet."""
+    """One record: its kind, its body, where it starts, its bytes in the file, and the number of its packet.
+
+    Its checksum holds, but for a layer that is used all the same.
+    """
 
     kind: int
     body: bytes
     offset: int
     size: int
     index: int = 0
+    whole: bool = True
 
 
 @dataclass(frozen=True)
@@ -212,7 +216,7 @@ def _damaged_layer(data: bytes, at: int, expected: int) -> Record | None:
     end = start + length + 4
     if end > len(data) or (end < len(data) and _record_at(data, end, expected)[0] is None):
         return None
-    return Record(LAYER, data[start : end - 4], at, end - at, expected - 1)
+    return Record(LAYER, data[start : end - 4], at, end - at, expected - 1, whole=False)
 
 
 def read_records(data: bytes) -> Iterator[Record | DamageError]:

@@ -40,16 +40,16 @@ def read_stream(data: bytes) -> Stream:
     header = Header.parse(data)
     stream = Stream(header, samples=header.samples)
     broken_end = False
-    last = -1  # number of the packet that a layer may follow
+    last, doubtful = -1, False  # the packet that a layer may follow, and whether that layer's checksum does not hold
     for record in read_records(data):
         if isinstance(record, DamageError):
             stream.damage.append(str(record))
             broken_end = True
         elif record.kind == LAYER:
-            if record.index != last or last in stream.layers:
+            if record.index != last or (last in stream.layers and not (doubtful and record.whole)):
                 stream.damage.append(f"packet {record.index}: an enhancement layer that is not its own")
             else:
-                stream.layers[last] = record.body
+                stream.layers[last], doubtful = record.body, not record.whole
                 broken_end = False
         elif record.kind == COMMENT:
             stream.comments.append(record.body.decode("utf-8", "replace"))

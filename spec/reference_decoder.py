@@ -132,6 +132,7 @@ class Packet:
     gains: tuple[int, ...]
     channels: list[Channel]
     layer: Layer | None = None
+    doubtful: bool = False  # the layer's checksum does not hold
 
     @property
     def coded(self) -> int:
@@ -306,10 +307,10 @@ def take(record: Record, file: File, model: Model) -> None:
         elif record.kind == LAYER:
             if packet is None or record.number not in (None, len(file.packets) - 1):
                 raise Damaged("a layer without its packet")
-            if packet.layer:
+            if packet.layer and (not packet.doubtful or record.number is None):
                 raise Damaged("a second layer of the packet")
-            packet.layer = read_layer(record.body, packet, model)
-            if record.number is None:
+            packet.layer, packet.doubtful = read_layer(record.body, packet, model), record.number is None
+            if packet.doubtful:
                 raise Damaged("the checksum of the layer does not hold")
         elif record.kind == COMMENT:
             file.comments.append(record.body.decode(errors="replace"))
