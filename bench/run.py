@@ -211,7 +211,7 @@ def run_all(function: Callable[[Task], None], tasks: list[Task], jobs: int, done
                     except BrokenProcessPool:
                         died.append(futures[future])
             except BaseException:  # Ctrl-C: what runs may end, what waits does not begin
-                pool.shutdown(wait=False, cancel_futures=True)
+                pool.shutdown(cancel_futures=True)
                 raise
         if died and jobs == 1:  # they are in order, and the first of them was it
             died[0].write(key=died[0].key(), error="its process died")

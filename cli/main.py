@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from .batch import batch
 from .bench import analyze, bench
 from .files import output_file, read_input
 from .info import info
@@ -54,7 +55,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files are removed
 
 
-for command in (info, bench, analyze):
+for command in (info, batch, bench, analyze):
     main.add_command(command)
 
 
