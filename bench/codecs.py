@@ -106,7 +106,6 @@ class AldmDiffusion(Aldm):
     """This codec's embedded model with its denoiser: aldm-refine, aldm-both or aldm-ddcm; the argument is its steps."""
 
     def __init__(self, name: str, argument: str = ""):
-        from ..codec.diffusion import DDCM
         from ..codec.folder import DENOISER_FILES, find_model, fingerprint
 
         super().__init__()
@@ -115,17 +114,18 @@ class AldmDiffusion(Aldm):
         if self.codec.model.denoiser is None:
             raise Missing("the model has no denoiser")
         self.name = name + (f":{argument}" if argument else "")
-        self.mode, self.steps = name.removeprefix("aldm-"), int(argument or DDCM.steps)
+        self.mode, self.steps = name.removeprefix("aldm-"), int(argument) if argument else None
         self.identity += f" {fingerprint(find_model(None), DENOISER_FILES).hex()}"
 
     def run(self, wave: Wave, setting: str, folder: Path) -> Coded:
         refine = self.mode == "refine"
-        options: dict[str, Any] = {} if refine else {"layers": self.mode, "steps": self.steps}
+        steps = (self.steps or 10) if refine else self.steps
+        options: dict[str, Any] = {} if refine else {"layers": self.mode, "steps": steps}
         try:
             started = time.perf_counter()
             data = self.codec.encode(wave, SAMPLE_RATE, bitrate=float(setting), **options)
             encoded = time.perf_counter()
-            decoded = self.codec.decode(data, refine=self.steps if refine else 0)[0]
+            decoded = self.codec.decode(data, refine=steps if refine else 0)[0]
         except ValueError as error:
             raise CodecError(str(error)) from error
         return Coded(decoded, len(data), encoded - started, time.perf_counter() - encoded)

@@ -90,7 +90,7 @@ def _say(message: str) -> None:
     show_default=True,
     help="Codebook indices; with an enhancement layer (DDCM) on top; or that alone.",
 )
-@click.option("--steps", type=click.IntRange(2, 255), metavar="N", help="Of DDCM's walk.  [default: 14]")
+@click.option("--steps", type=click.IntRange(2, 255), metavar="N", help="Of DDCM's walk.  [default: 14 to 40]")
 @click.option("--codebook", type=click.IntRange(1), metavar="K", help="Atoms of DDCM's codebooks, a power of two.")
 @click.option("--block", type=click.IntRange(1, 64), metavar="V", help="Latent vectors of 160 ms that share a pick.")
 @click.option("--atoms", type=click.IntRange(1, 64), metavar="M", help="Picks for each block and step.")
@@ -139,7 +139,7 @@ def encode(
         seconds = reader.samples / reader.sample_rate
         bar, progress = _progress("encoding", seconds)
         with bar:
-            options: dict[str, Any] = {"layers": layers, "ddcm": ddcm, "steps": steps or DDCM.steps}
+            options: dict[str, Any] = {"layers": layers, "ddcm": ddcm, "steps": steps}
             data = codec.encode(reader, bitrate=bitrate, quality=quality, progress=progress, **options)
         out.write(data)
         took = time.perf_counter() - started

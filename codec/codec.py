@@ -78,7 +78,7 @@ class Codec:
         quality: int | None = None,
         layers: str = "base",
         ddcm: DDCM | None = None,
-        steps: int = DDCM.steps,
+        steps: int | None = None,
         comments: Iterable[str] = (),
         progress: Progress = lambda seconds: None,
     ) -> bytes:
@@ -94,7 +94,7 @@ class Codec:
                 of the base layer, and the enhancement layer takes what is left.
             layers: "base"; "both": an enhancement layer (DDCM) on top; "ddcm": that alone.
             ddcm: its setting; default: what meets the bitrate, with half of it for the base layer.
-            steps: of that default's walk, 2 .. 255.
+            steps: of that default's walk, 2 .. 255. Default: 14, and up to 40 where there are bits for them.
             comments: "NAME=value" strings stored in the file.
             progress: called with the seconds of audio that are analysed.
 
@@ -112,7 +112,7 @@ class Codec:
             raise ValueError("a DDCM setting is for the layers both and ddcm")
         if layers != "base" and self.model.denoiser is None:
             raise ModelError(f"model {self.model.name} has no denoiser")
-        DDCM(steps)  # refuses wrong ones before any work
+        plain = DDCM() if steps is None else DDCM(steps)  # refuses wrong ones before any work
         level, fidelity = self._level(quality), 1.0
         if layers == "both":
             self._encoder.layer(DDCM(), level)
@@ -131,7 +131,7 @@ class Codec:
             if layers == "ddcm" or quality is not None:
                 budget -= self._encoder.size(packets, level, fidelity)
             share = budget / 2 if layers == "both" and quality is None else budget
-            ddcm = ddcm or (DDCM(steps) if bitrate is None else self._encoder.fit_layer(share, packets, steps))
+            ddcm = ddcm or (plain if bitrate is None else self._encoder.fit_layer(share, packets, steps))
             layer = self._encoder.layer(ddcm, level)
             budget -= self._encoder.layer_size(layer, packets)
         if bitrate is not None and quality is None and layers != "ddcm":

@@ -21,6 +21,7 @@ CODEBOOK, START, REFINE, GENERATE = 0, 1, 2, 3  # streams of noise
 BASE_START, BASE_END = 2.0, 0.2  # noise where DDCM on a base layer starts and ends, in steps of its quantiser
 REFINE_START, REFINE_END = 4.0, 0.25  # a walk without picks: from where its random start tells nothing
 FINEST = TRAINED_LEVELS - 1  # level of latents that are as good as exact
+MOST_STEPS = 40  # of a walk whose length is chosen by bitrate
 CHUNK = 1 << 22  # values of a codebook that are in memory at once
 
 
@@ -96,12 +97,14 @@ class DDCM:
         return (self.steps - 1) * self.atoms * self.codebook.bit_length() / self.block
 
     @classmethod
-    def fit(cls, bits: float, steps: int = 14, seed: int = 0) -> DDCM:
+    def fit(cls, bits: float, steps: int | None = None, seed: int = 0) -> DDCM:
         """The setting with the most bits for a latent vector that does not exceed `bits`, or the one with the fewest.
 
         Atoms of large codebooks carry more for their bits than several of small ones; blocks of one vector follow time
-        best.
+        best; and by default, many bits go to more steps rather than more atoms.
         """
+        if steps is None:
+            steps = min(MOST_STEPS, max(cls.steps, int(bits / cls.codebook.bit_length()) + 1))
         settings = [
             cls(steps, 1 << size, block, atoms, seed)
             for block in (1, 2, 4, 8, 16, 32, 64)

@@ -160,7 +160,7 @@ class Encoder:
         sizes = [layer.size(len(p.latents), p.hops // patch) for p in packets if p.latents]
         return sum(sizes) + RECORD * len(sizes)
 
-    def fit_layer(self, budget: float, packets: list[Analysis], steps: int) -> DDCM:
+    def fit_layer(self, budget: float, packets: list[Analysis], steps: int | None) -> DDCM:
         """The setting of the most bits whose enhancement layers take at most `budget` bytes, or of the fewest."""
         coded = [p for p in packets if p.latents]
         vectors = sum(len(p.latents) * p.hops // self.model.autoencoder.patch for p in coded)
