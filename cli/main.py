@@ -206,6 +206,8 @@ def decode(
             suffix = "" if target == "-" else Path(target).suffix
             samples = write_audio(out, blocks, rate, header.channels, suffix, lambda n: progress(n / rate))
         took = time.perf_counter() - started
+    if refine and not decoder.refine:
+        _say("note: this quality leaves nothing to refine; decoded as it is")
     _say(f"{len(data)} bytes -> {samples / rate:.2f} s, {header.channels} x {rate} Hz, in {took:.2f} s")
     if decoder.damage:
         for line in decoder.damage[:5]:

@@ -32,7 +32,8 @@ class Decoder:
     Args:
         strict: refuse damage, instead of silence in the place of damaged packets.
         layers: "all"; or "base": enhancement layers are ignored.
-        refine: steps of diffusion for packets that have no enhancement layer.
+        refine: steps of diffusion for packets that have no enhancement layer. The finest qualities leave nothing to
+            refine, and it becomes 0.
 
     Attributes:
         header: of the file.
@@ -63,8 +64,8 @@ class Decoder:
             raise ValueError("this file has no base layer")
         if model.denoiser is None and (refine or not self.based):
             raise ModelError(f"model {model.name} has no denoiser")
-        if refine and self.based and model.denoiser and self.header.quality >= model.denoiser.levels:
-            raise ValueError(f"quality {self.header.quality} leaves nothing to refine: its denoiser is for less")
+        if model.denoiser and self.header.quality >= model.denoiser.levels:
+            self.refine = 0
         if self.damage and (strict or not self._stream.packets):
             more = f" (and {len(self.damage) - 1} more)" if len(self.damage) > 1 else ""
             raise DamageError(f"damaged file: {self.damage[0]}{more}")

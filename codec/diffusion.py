@@ -220,9 +220,11 @@ def _blocks(latents: Tensor, span: int) -> Tensor:
 
 def _atoms(layer: Layer, step: int, picks: np.ndarray, channels: int, vectors: int) -> Tensor:
     """Noise [B, C, N] that picks [B, blocks, atoms] stand for."""
-    numbers, inverse = np.unique(picks >> 1, return_inverse=True)
-    atoms = torch.from_numpy(normals(layer.seed, CODEBOOK, step, numbers, layer.span * channels)).float()
-    signs = torch.from_numpy(1.0 - 2.0 * (picks & 1)).float()
-    blocks = torch.einsum("bkm,bkmd->bkd", signs, atoms[torch.from_numpy(inverse.reshape(picks.shape))])
-    noise = blocks.reshape(len(picks), -1, channels)[:, :vectors].transpose(1, 2)
+    noise = torch.empty(len(picks), channels, vectors)
+    for item, mine in enumerate(picks):  # one by one: a file of many channels shall not need memory for all their atoms
+        numbers, inverse = np.unique(mine >> 1, return_inverse=True)
+        atoms = torch.from_numpy(normals(layer.seed, CODEBOOK, step, numbers, layer.span * channels)).float()
+        signs = torch.from_numpy(1.0 - 2.0 * (mine & 1)).float()
+        blocks = torch.einsum("km,kmd->kd", signs, atoms[torch.from_numpy(inverse.reshape(mine.shape))])
+        noise[item] = blocks.reshape(-1, channels)[:vectors].T
     return noise / (UNIT * layer.atoms**0.5)

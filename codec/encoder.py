@@ -22,7 +22,7 @@ from .quantizer import COARSEST, step_size
 from .vq import VectorCodebook
 
 RECORD = 8  # bytes around the body of a record of up to 16 kB, and one to spare
-BATCH = 8  # packets that a diffusion takes at once
+BATCH = 8  # packets times channels that a diffusion takes at once
 FIDELITIES = (0.7, 0.8, 0.9, 1.0)  # spread the sizes between one level and the next evenly
 MOST_CORRECTION = 12  # dB
 TOLERANCE = 0.2  # dB
@@ -174,10 +174,10 @@ class Encoder:
         first = 0
         for _, same in itertools.groupby(packets, lambda packet: packet.hops):
             group = list(same)
-            while group:
-                yield from self._pack(group[:BATCH], first, level, fidelity, layer)
-                first += len(group[:BATCH])
-                group = group[BATCH:]
+            size = max(1, BATCH // len(group[0].gains))
+            for start in range(0, len(group), size):
+                yield from self._pack(group[start : start + size], first + start, level, fidelity, layer)
+            first += len(group)
 
     def _pack(
         self, packets: Sequence[Analysis], first: int, level: int, fidelity: float, layer: Layer | None
