@@ -56,7 +56,7 @@ def evaluate(model: Model, cache: AudioCache, progress: Callable[[str], None], h
     for parameter in gaussian.output.parameters():
         parameter.zero_()
     latents = [torch.from_numpy(z)[None] for z in encode_clips(model.autoencoder, model.mel, cache, hours, True)]
-    for level in (-1, 6, 12, 18, 24):
+    for level in [level for level in (-1, 6, 12, 18, 24) if latents and level < trained.levels]:
         bases = [
             z if level < 0 else torch.from_numpy(quantize(model, z[0].numpy(), level, 0.85))[None] for z in latents
         ]

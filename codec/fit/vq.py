@@ -22,7 +22,8 @@ def _learn(samples: Tensor, seed: int) -> Tensor:
     assigned to starts anew at a sample.
     """
     generator = torch.Generator().manual_seed(seed)
-    codes = samples[torch.randperm(len(samples), generator=generator)[:CODES]].clone()
+    order = torch.randperm(len(samples), generator=generator)
+    codes = samples[order.repeat(-(-CODES // len(order)))[:CODES]].clone()  # twice, if there are too few
     distance = torch.cdist(samples[:BATCH], codes).square().min(1).values.mean()  # typical, between neighbours
     for step in range(SOFT + HARD):
         sums, weights = torch.zeros(CODES, SIZE), torch.zeros(CODES)
@@ -37,7 +38,7 @@ def _learn(samples: Tensor, seed: int) -> Tensor:
         empty = weights < 1e-3
         codes = sums / weights.clamp(min=1e-3)[:, None]
         if empty.any():
-            codes[empty] = samples[torch.randperm(len(samples), generator=generator)[: int(empty.sum())]]
+            codes[empty] = samples[torch.randint(len(samples), (int(empty.sum()),), generator=generator)]
     return codes
 
 
@@ -47,7 +48,7 @@ def fit_vector_codebook(
     """Fit to latents.
 
     Args:
-        latents: [C, N] per clip, CODES vectors or more in all.
+        latents: [C, N] per clip; many times CODES vectors in all, or the codebook is of little use.
         deviation: [levels, C], of the scalar codebook's error at each level.
         groups: tokens per latent vector; with C channels at most C / SIZE.
     """
