@@ -43,3 +43,16 @@ def test_nothing_imports_upwards(layer: str) -> None:
             modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not [m for m in modules if m.startswith(tuple(f"aldm.{up}" for up in above))], file
             assert layer != "format" or not [m for m in modules if m.split(".")[0] == "torch"], file
+
+
+def test_only_diffusion_imports_diffusers() -> None:
+    """It takes seconds, and most never need it."""
+    script = (
+        "import sys, numpy as np\n"
+        "from aldm.codec import Codec\n"
+        "codec = Codec.from_pretrained()\n"
+        "codec.decode(codec.encode(np.sin(np.arange(8000) / 9), 16000))\n"
+        "heavy = {'diffusers', 'transformers', 'matplotlib', 'pyarrow'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
