@@ -165,6 +165,8 @@ class Decoder:
             layer, picks = Layer.parse(body, coded, vectors)
             if self.model.denoiser is None or layer.denoiser != self.model.denoiser_fingerprint[:2]:
                 raise DamageError("enhancement layer of another denoiser")
+            if self.based and self.header.quality >= self.model.denoiser.levels:
+                raise DamageError("enhancement layer on a quality that the denoiser does not know")
         except DamageError as error:
             if self.strict:
                 raise

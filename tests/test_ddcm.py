@@ -182,6 +182,19 @@ def test_damaged_parameters_of_a_layer_leave_the_base_layer(short_packets: Codec
     assert "another denoiser" in decoder.damage[0]
 
 
+def test_a_layer_on_a_quality_that_has_none_is_left_out(codec: Codec) -> None:
+    """No encoder writes it, but a crafted file may."""
+    wave = clip("speech")[:40000]
+    layer = codec._encoder.layer(DDCM(3, 4), 20)
+    picks = np.ones(layer.shape(1, 16), np.int64)
+    for quality in (32, 40, 47):
+        base = codec.encode(wave, 16000, quality=quality)
+        decoder = codec.decoder(base + container.pack_record(container.LAYER, layer.pack(picks), 0))
+        sound = np.concatenate(list(decoder.blocks(False, 0, None)), 1)
+        assert decoder.damage == ["packet 0: enhancement layer on a quality that the denoiser does not know"]
+        assert np.array_equal(sound, codec.decode(base))
+
+
 def test_damage_never_raises_anything_else(short_packets: Codec, layered: bytes) -> None:
     rng = np.random.default_rng(5)
     for _ in range(12):
