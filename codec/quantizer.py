@@ -133,6 +133,10 @@ class ScalarCodebook:
             + (4 + np.floor(np.log2(excess + 8.0))).sum()
         )
 
+    def decoded(self, latents: np.ndarray, level: int, fidelity: float = 1.0) -> np.ndarray:
+        """Latents [C, N] as they come out of a file."""
+        return self.dequantize(self.quantize(latents, level, fidelity)[1], level)
+
     def dequantize(self, indices: np.ndarray, level: int) -> np.ndarray:
         """Indices [N, C] -> latents [C, N] float32."""
         return np.ascontiguousarray((indices * self.steps(level)).T.astype(np.float32))

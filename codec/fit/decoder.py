@@ -37,8 +37,7 @@ def quantize(model: Model, latents: Tensor, rng: np.random.Generator) -> tuple[T
     levels = rng.integers(model.codebook.levels, size=len(latents))
     out = np.empty(latents.shape, np.float32)
     for item, (latent, level) in enumerate(zip(latents.numpy(), levels, strict=True)):
-        indices = model.codebook.quantize(latent, int(level), rng.choice(FIDELITIES))[1]
-        out[item] = model.codebook.dequantize(indices, int(level))
+        out[item] = model.codebook.decoded(latent, int(level), rng.choice(FIDELITIES))
     return torch.from_numpy(out), torch.from_numpy(step_size(levels).astype(np.float32))
 
 

@@ -23,18 +23,13 @@ FARTHEST = 6  # steps of the quantiser; from noise of more than that on, a walk 
 REPORTED = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)  # noise
 
 
-def quantize(model: Model, latents: np.ndarray, level: int, fidelity: float) -> np.ndarray:
-    """Latents [C, N] as they come out of a file."""
-    return model.codebook.dequantize(model.codebook.quantize(latents, level, fidelity)[1], level)
-
-
 def measure_prior(model: Model, levels: int, cache: AudioCache, hours: float = 0.3) -> tuple[Tensor, Tensor]:
     """`Denoiser.mean` and `Denoiser.deviation`."""
     latents = encode_clips(model.autoencoder, model.mel, cache, hours)
     every = np.concatenate(latents, 1)
     some = latents[:: max(1, len(latents) // 60)]
     rows = [
-        np.sqrt(np.mean(np.concatenate([quantize(model, z, level, 0.85) - z for z in some], 1) ** 2, 1))
+        np.sqrt(np.mean(np.concatenate([model.codebook.decoded(z, level, 0.85) - z for z in some], 1) ** 2, 1))
         for level in range(levels)
     ]
     return torch.from_numpy(every.mean(1)), torch.from_numpy(np.stack([*rows, every.std(1)]))
@@ -58,7 +53,8 @@ def evaluate(model: Model, cache: AudioCache, progress: Callable[[str], None], h
     latents = [torch.from_numpy(z)[None] for z in encode_clips(model.autoencoder, model.mel, cache, hours, True)]
     for level in [level for level in (-1, 6, 12, 18, 24) if latents and level < trained.levels]:
         bases = [
-            z if level < 0 else torch.from_numpy(quantize(model, z[0].numpy(), level, 0.85))[None] for z in latents
+            z if level < 0 else torch.from_numpy(model.codebook.decoded(z[0].numpy(), level, 0.85))[None]
+            for z in latents
         ]
         ratios = []
         for noise in REPORTED:
@@ -113,7 +109,7 @@ def train(
             latents = model.autoencoder.encode(frames)
             base = latents.clone()
             for item in np.flatnonzero(level >= 0):
-                rounded = quantize(model, latents[item].numpy(), int(level[item]), rng.choice(FIDELITIES))
+                rounded = model.codebook.decoded(latents[item].numpy(), int(level[item]), rng.choice(FIDELITIES))
                 base[item] = torch.from_numpy(rounded)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             error, expected = errors(denoiser, latents, sigma, base, torch.from_numpy(level))
