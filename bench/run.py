@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-import multiprocessing
 import os
 import platform
 import tempfile
 import zlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ import soundfile as sf
 
 from .codecs import DIFFUSIONS, AudioCodec, CodecError, Commands, Missing, make_codec
 from .metrics import METRICS, SAMPLE_RATE, Wave, score
+from .pool import in_processes
 from .statistics import Row, savings, summarize
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"}
@@ -198,26 +197,10 @@ def rate(task: Task) -> None:
 
 def run_all(function: Callable[[Task], None], tasks: list[Task], jobs: int, done: Callable[[], None]) -> None:
     """Call the function in `jobs` processes. A task whose process dies gets a row that says so."""
-    while tasks:
-        context = multiprocessing.get_context("spawn")  # metric packages hang in forked processes
-        died: list[Task] = []
-        with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-            futures = {pool.submit(function, task): task for task in tasks}
-            try:
-                for future in as_completed(futures):
-                    try:
-                        future.result()
-                        done()
-                    except BrokenProcessPool:
-                        died.append(futures[future])
-            except BaseException:  # Ctrl-C: what runs may end, what waits does not begin
-                pool.shutdown(cancel_futures=True)
-                raise
-        if died and jobs == 1:  # they are in order, and the first of them was it
-            died[0].write(key=died[0].key(), error="its process died")
-            done()
-            died = died[1:]
-        tasks, jobs = died, 1  # one after the other, to find the culprit
+    for task, result in in_processes(function, tasks, jobs):
+        if result is BrokenProcessPool:
+            task.write(key=task.key(), error="its process died")
+        done()
 
 
 def versions() -> dict[str, str]:

@@ -6,20 +6,19 @@ import errno
 import glob
 import importlib.util
 import json
-import multiprocessing
 import os
 import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ..bench.pool import in_processes
 from .files import output_file
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64"}
@@ -183,45 +182,27 @@ def batch(
 
 def _run(todo: list[Row], log: Path, model: str | None, jobs: int) -> str:
     """Encode, and log each row when it is done. Returns why it stopped early, or ""."""
-    context = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    label, said, seconds, started = "encoding", time.monotonic(), 0.0, time.monotonic()
+    said, seconds, started = time.monotonic(), 0.0, time.monotonic()
     hidden = not sys.stderr.isatty()
-    with (
-        open(log, "a") as lines,
-        click.progressbar(length=len(todo), label=label, file=sys.stderr, hidden=hidden, show_pos=True) as bar,
-    ):
-        while todo:
-            died: list[Row] = []
-            with ProcessPoolExecutor(min(jobs, len(todo)), context, _start, (model, threads)) as pool:
-                futures: dict[Future[Row], Row] = {pool.submit(_encode, r): r for r in todo}
-                try:
-                    for future in as_completed(futures):
-                        row = futures[future]
-                        try:
-                            row |= future.result()
-                        except BrokenProcessPool:
-                            died.append(row)
-                            continue
-                        lines.write(json.dumps(row) + "\n")
-                        lines.flush()
-                        seconds += row.get("seconds", 0)
-                        speed = seconds / (time.monotonic() - started)
-                        bar.label = f"{seconds / 3600:.2f} h at {speed:.0f} times real time"
-                        bar.update(1)
-                        if hidden and time.monotonic() - said > SAY_EVERY:
-                            said = time.monotonic()
-                            click.echo(f"{bar.pos} of {len(todo)} files, {bar.label}", err=True)
-                        if row.get("full"):
-                            pool.shutdown(cancel_futures=True)
-                            return f"{row['error']}, at {row['target']}"
-                except KeyboardInterrupt:
-                    pool.shutdown(cancel_futures=True)
-                    return "interrupted"
-            if died and jobs == 1:  # they are in order, and the first of them was it
-                died[0]["error"] = "its process died"
-                died = died[1:]
-            todo, jobs = died, 1  # one after the other, to find the culprit
+    bar = click.progressbar(length=len(todo), label="encoding", file=sys.stderr, hidden=hidden, show_pos=True)
+    with open(log, "a") as lines, bar:
+        try:
+            for row, result in in_processes(_encode, todo, jobs, _start, model, threads):
+                row |= dict(error="its process died") if result is BrokenProcessPool else result
+                lines.write(json.dumps(row) + "\n")
+                lines.flush()
+                seconds += row.get("seconds", 0)
+                speed = seconds / (time.monotonic() - started)
+                bar.label = f"{seconds / 3600:.2f} h at {speed:.0f} times real time"
+                bar.update(1)
+                if hidden and time.monotonic() - said > SAY_EVERY:
+                    said = time.monotonic()
+                    click.echo(f"{bar.pos} of {len(todo)} files, {bar.label}", err=True)
+                if row.get("full"):
+                    return f"{row['error']}, at {row['target']}"
+        except KeyboardInterrupt:
+            return "interrupted"
     return ""
 
 

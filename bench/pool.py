@@ -1,0 +1,47 @@
+"""Tasks in several processes, of which one may die."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+Task = TypeVar("Task")
+
+
+def in_processes(
+    function: Callable[[Task], Any],
+    tasks: Sequence[Task],
+    jobs: int,
+    start: Callable[..., None] | None = None,
+    *given: Any,
+) -> Iterator[tuple[Task, Any]]:
+    """Call the function in `jobs` processes: pairs of task and result as they come, or BrokenProcessPool if it died.
+
+    Closing the iterator, or Ctrl-C, lets what runs end, and what waits does not begin.
+
+    Args:
+        start: called with `given` in every process first.
+    """
+    context = multiprocessing.get_context("spawn")  # metric packages hang in forked processes
+    left = list(tasks)
+    while left:
+        died: list[Task] = []
+        with ProcessPoolExecutor(min(jobs, len(left)), context, start, given) as pool:
+            futures = {pool.submit(function, task): task for task in left}
+            try:
+                for future in as_completed(futures):
+                    try:
+                        result = future.result()
+                    except BrokenProcessPool:
+                        died.append(futures[future])
+                    else:
+                        yield futures[future], result
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        if died and jobs == 1:  # they are in order, and the first of them was it
+            yield died.pop(0), BrokenProcessPool
+        left, jobs = died, 1  # one after the other, to find the culprit
