@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ..format import container
-from ..format.entropy import decode_indices
 from ..format.errors import DamageError
 from ..format.layer import MAX_STEPS, Layer
 from ..format.stream import read_stream
@@ -141,8 +140,8 @@ class Decoder:
         found = []
         base, step = torch.zeros(coded, model.autoencoder.latent_channels, vectors), COARSEST
         if self.based:
-            streams = decode_indices(packet.payload, coded, vectors, model.codebook.tables, level)
-            base, step = model.dequantize([indices for _, indices in streams], level), float(step_size(level))
+            streams = model.codebook.unpack(packet.payload, coded, vectors, level)
+            base, step = model.dequantize(streams, level), float(step_size(level))
             found.append((base, step))
         picked = self._layer(index, coded, vectors)
         if model.denoiser is not None and (picked or self.refine):

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ..format import container
 from ..format.container import Packet
-from ..format.entropy import encode_indices
 from ..format.layer import FIELDS, Layer
 from ..format.philox import words
 from .diffusion import DDCM, GENERATE, Walk
@@ -197,7 +196,7 @@ class Encoder:
         for index, (packet, coded, decoded, body) in enumerate(
             zip(packets, streams, latents, layers, strict=True), first
         ):
-            payload = encode_indices(coded, model.codebook.tables, level) if coded else b""
+            payload = model.codebook.pack(coded, level) if coded else b""
             gains = packet.gains
             if len(decoded):
                 gains = self._output_gains(packet, model.decode_magnitudes(decoded, step))
