@@ -23,6 +23,7 @@ def describe(data: bytes) -> dict[str, Any]:
     header, samples = stream.header, stream.samples
     payload = sum(len(packet.payload) for packet in stream.packets.values())
     layers = sum(map(len, stream.layers.values()))
+    from ..codec.checkpoint import licence_of
     from ..codec.folder import model_with
 
     seconds = None if samples is None else samples / header.sample_rate
@@ -47,6 +48,7 @@ def describe(data: bytes) -> dict[str, Any]:
         "layers": ["base"] * (header.quality != container.NO_BASE) + ["ddcm"] * bool(stream.layers),
         "kbps": len(data) * 8 / seconds / 1000 if seconds else None,
         "comments": stream.comments,
+        "weights_licence": licence_of(stream.comments),
         "damage": stream.damage,
     }
 
@@ -75,6 +77,8 @@ def info(source: str, as_json: bool) -> None:
         )
         for comment in facts["comments"]:
             click.echo(f"comment    {comment if comment.isprintable() else repr(comment)}")
+        if facts["weights_licence"]:
+            click.echo(f"licence    of the model's weights: {facts['weights_licence']}")
         for line in facts["damage"]:
             click.echo(f"damage     {line}")
     if facts["damage"]:

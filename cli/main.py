@@ -15,12 +15,14 @@ import click
 
 from .batch import batch
 from .bench import analyze, bench
+from .checkpoint import loading_options
 from .files import output_file, read_input
 from .info import info
 
 # Threads that wait by spinning make two commands at once on two cores three to ten times slower than one alone.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
 
+MODEL_HELP = "Model in the package, model folder, or AudioLDM 2: music, speech, large."
 PROGRESS_SECONDS = 60.0  # shorter clips are done before a bar says anything
 
 
@@ -94,7 +96,8 @@ def _say(message: str) -> None:
 @click.option("--codebook", type=click.IntRange(1), metavar="K", help="Atoms of DDCM's codebooks, a power of two.")
 @click.option("--block", type=click.IntRange(1, 64), metavar="V", help="Latent vectors of 160 ms that share a pick.")
 @click.option("--atoms", type=click.IntRange(1, 64), metavar="M", help="Picks for each block and step.")
-@click.option("--model", "-m", metavar="M", help="Model in the package, or a model folder.")
+@click.option("--model", "-m", metavar="M", help=MODEL_HELP)
+@loading_options("posterior", "std_limit")
 @click.option(
     "--packet",
     type=click.FloatRange(2, 10.24),
@@ -114,6 +117,7 @@ def encode(
     model: str | None,
     packet: float,
     force: bool,
+    loading: dict[str, Any],
     **sizes: int | None,
 ) -> None:
     """Encode the audio file IN as the .aldm file OUT. `-` is standard input or output.
@@ -134,7 +138,7 @@ def encode(
 
         started = time.perf_counter()
         ddcm = DDCM(**given) if given.keys() - {"steps"} else None
-        codec = Codec.from_pretrained(model, packet_seconds=packet)
+        codec = Codec.from_pretrained(model, packet_seconds=packet, **loading)
         reader = AudioReader(content)
         seconds = reader.samples / reader.sample_rate
         bar, progress = _progress("encoding", seconds)
@@ -159,8 +163,9 @@ def encode(
 @click.option("--original-rate", is_flag=True, help="Resample to the rate of the original instead of 16 kHz.")
 @click.option(
     "--vocoder",
-    type=click.Choice(["network", "griffin-lim"]),
-    help="Magnitudes for Griffin-Lim: from the model's network (default if it has one), or by least squares.",
+    type=click.Choice(["network", "griffin-lim", "hifi-gan", "hybrid"]),
+    help="Magnitudes for Griffin-Lim: from the model's network (default if it has one), or by least squares. "
+    "AudioLDM 2: HiFi-GAN (default), Griffin-Lim, or one after the other.",
 )
 @click.option("--layers", type=click.Choice(["all", "base"]), default="all", help="base: ignore enhancement layers.")
 @click.option(
@@ -171,7 +176,10 @@ def encode(
     help="Steps of diffusion that put seeded noise in the place of what the quantiser removed.",
 )
 @click.option("--strict", is_flag=True, help="Refuse a damaged file instead of decoding what is whole.")
-@click.option("--model", "-m", metavar="M", help="Model folder; models in the package are found by themselves.")
+@click.option(
+    "--model", "-m", metavar="M", help="Model folder; where the file names its model, that is found by itself."
+)
+@loading_options("emphasis", "match_loudness")
 @click.option("--force", "-f", is_flag=True, help="Replace OUT if it exists.")
 def decode(
     source: str,
@@ -185,6 +193,7 @@ def decode(
     strict: bool,
     model: str | None,
     force: bool,
+    loading: dict[str, Any],
 ) -> None:
     """Decode the .aldm file IN to the audio file OUT (WAV, FLAC, ... by its name). `-` is a pipe."""
     with output_file(target, force) as out:
@@ -194,10 +203,13 @@ def decode(
 
         header = Header.parse(data)
         from ..codec.audio import write_audio
+        from ..codec.checkpoint import tagged_model
         from ..codec.codec import Codec
         from ..codec.folder import model_with
+        from ..format.stream import read_stream
 
-        codec = Codec.from_pretrained(model or model_with(header.model), vocoder=vocoder)
+        model = model or model_with(header.model) or tagged_model(read_stream(data).comments)
+        codec = Codec.from_pretrained(model, vocoder=vocoder, **loading)
         decoder = codec.decoder(data, strict, layers, refine)
         blocks = decoder.blocks(original_rate, start, duration)
         rate = header.sample_rate if original_rate else codec.sample_rate

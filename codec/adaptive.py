@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from ..format.adaptive import LEVELS, LIMIT, State, costs, decode_adaptive, encode_adaptive
-from .quantizer import ERROR_BITS, step_size
+from .quantizer import ERROR_BITS, ScalarCodebook, step_size
 
 COARSEST = 8.0  # step of level 0, in standard deviations of the latents
 
 
-@dataclass(frozen=True)
-class AdaptiveCodebook:
-    """Quantises latents under tables that follow them; same use as `ScalarCodebook`.
+class AdaptiveCodebook(ScalarCodebook):
+    """Quantises latents under tables that follow them, so that none have to be trained.
 
-    Attributes:
+    Args:
         channels: of the latents.
         bands: neighbouring frequencies of which these are made.
     """
 
-    channels: int
-    bands: int
-
-    @property
-    def levels(self) -> int:
-        """Number of quality levels; the last is the finest."""
-        return LEVELS
-
-    def steps(self, level: int) -> np.ndarray:
-        """Step of every channel [C]."""
-        return np.full(self.channels, COARSEST / step_size(0) * step_size(level))
+    def __init__(self, channels: int, bands: int):
+        self.gains = np.full((LEVELS, channels), COARSEST / step_size(0), np.float32)
+        self.channels, self.bands = channels, bands
 
     def quantize(self, latents: np.ndarray, level: int, fidelity: float = 1.0) -> tuple[np.ndarray, np.ndarray, float]:
         """Rate-distortion optimised indices: the nearest, or the next one towards what is expected.
@@ -63,14 +52,6 @@ class AdaptiveCodebook:
             indices[n] = chosen + state.centre
             state.update(indices[n])
         return np.empty(0, np.int64), indices.astype(np.int32), float(bits)
-
-    def decoded(self, latents: np.ndarray, level: int, fidelity: float = 1.0) -> np.ndarray:
-        """Latents [C, N] as they come out of a file."""
-        return self.dequantize(self.quantize(latents, level, fidelity)[1], level)
-
-    def dequantize(self, indices: np.ndarray, level: int) -> np.ndarray:
-        """Indices [N, C] -> latents [C, N] float32."""
-        return np.ascontiguousarray((indices * self.steps(level)).T.astype(np.float32))
 
     def pack(self, streams: list[tuple[np.ndarray, np.ndarray]], level: int) -> bytes:
         """Entropy-coded indices of the channels of a packet, as `quantize` gave them."""

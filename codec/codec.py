@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from ..format import container
 from ..format.container import Header
 from .audio import AudioReader
+from .checkpoint import is_checkpoint
 from .decoder import Decoder
 from .diffusion import DDCM
 from .encoder import Encoder
@@ -27,7 +27,6 @@ from .vq import VectorCodebook
 Progress = Callable[[float], None]  # told the seconds of audio that are done
 
 PACKET_SECONDS = 10.24
-VOCODERS = ("network", "griffin-lim")
 
 
 class Codec:
@@ -36,7 +35,7 @@ class Codec:
     Args:
         model: loaded by `from_pretrained`.
         packet_seconds: duration of a packet, 2 to 10.24 s, rounded up to a multiple of the model's patch.
-        vocoder: one of `VOCODERS`; "griffin-lim" does without the magnitude network in front of it. Default: the
+        vocoder: one of the model's; "griffin-lim" does without the magnitude network in front of it. Default: the
             network if the model has one. The gains of a file are right for the vocoder that encoded it.
 
     Attributes:
@@ -47,13 +46,7 @@ class Codec:
     def __init__(self, model: Model, packet_seconds: float = PACKET_SECONDS, vocoder: str | None = None):
         if not 2 <= packet_seconds <= PACKET_SECONDS:
             raise ValueError(f"packets last 2 to {PACKET_SECONDS} s, not {packet_seconds:g}")
-        if vocoder not in (None, *VOCODERS):
-            raise ValueError(f"no vocoder {vocoder}; there are {', '.join(VOCODERS)}")
-        if vocoder == "network" and model.magnitude_net is None:
-            raise ModelError(f"model {model.name} has no vocoder network")
-        if vocoder == "griffin-lim":
-            model = replace(model, magnitude_net=None)
-        self.model = model
+        self.model = model = model.with_vocoder(vocoder)
         self.sample_rate = model.mel.sample_rate
         self.levels = model.codebook.levels
         vectors = math.ceil(packet_seconds * container.HOPS_PER_SECOND / model.autoencoder.patch)
@@ -62,11 +55,22 @@ class Codec:
 
     @classmethod
     def from_pretrained(cls, model: str | Path | None = None, **options: Any) -> Codec:
-        """The codec of an embedded model (by name; None is the default) or of a model folder.
+        """The codec of an embedded model (by name; None is the default), a model folder, or an AudioLDM 2 checkpoint.
+
+        Args:
+            model: a name in the package; "music", "speech", "large" or the hub's name of such a checkpoint; a folder.
+            options: of `Codec`, and for checkpoints those of `AudioLDM2.from_pretrained`.
 
         Raises:
             ModelError: no such model, or one that does not load.
         """
+        if is_checkpoint(model):
+            from .audioldm2 import AudioLDM2
+
+            own = {name: options.pop(name) for name in ("packet_seconds", "vocoder") if name in options}
+            return cls(AudioLDM2.from_pretrained(model, **options), **own)
+        if foreign := options.keys() - {"packet_seconds", "vocoder"}:
+            raise ValueError(f"{', '.join(sorted(foreign))}: only for AudioLDM 2 checkpoints")
         return cls(Model.from_pretrained(model), **options)
 
     def encode(
@@ -122,7 +126,7 @@ class Codec:
         for packet in self._encoder.analyze(reader.blocks(self.sample_rate)):
             packets.append(packet)
             progress(min(seconds, len(packets) * self._packet_hops / container.HOPS_PER_SECOND))
-        extra = b"".join(container.pack_record(container.COMMENT, c.encode()) for c in comments)
+        extra = b"".join(container.pack_record(container.COMMENT, c.encode()) for c in (*self.model.tags(), *comments))
         budget = math.inf if bitrate is None else bitrate * 1000 / 8 * seconds - container.HEADER_SIZE - len(extra)
         layer = None
         if layers == "ddcm":

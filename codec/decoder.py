@@ -17,7 +17,6 @@ from .audio import length_at, resample
 from .diffusion import Walk
 from .folder import ModelError
 from .gain import AUDIBLE, PEAK, SPECIAL, audible_energy, peak_of
-from .griffin_lim import GriffinLim
 from .model import Model
 from .quantizer import COARSEST, step_size
 
@@ -95,8 +94,8 @@ class Decoder:
 
     def _synthesize(self, first: int, last: int) -> Iterator[np.ndarray]:
         """Waveform blocks [C, n] of frames first .. last - 1; equal and silent channels are made once."""
-        size = self.header.packet_hops
-        numbers = range(first // size, (last - 1) // size + 1)
+        size, overlap = self.header.packet_hops, self.model.overlap
+        numbers = range(max(0, first - overlap) // size, (last - 1) // size + 1)
         packets = [p for i in numbers if (p := self._stream.packets.get(i))]
         sources: list[int | None] = []  # for each channel, the one that it always equals; None: silence
         for c in range(self.header.channels):
@@ -107,12 +106,18 @@ class Decoder:
                 sources.append(None if gains <= {container.GAIN_SILENT} else c)
         made = sorted({c for c in sources if c is not None}) or [0]
         order = torch.tensor([made.index(c) if c is not None else len(made) for c in sources])
-        vocoder = GriffinLim(self.model.mel)
+        vocoder = self.model.vocoder()
 
         def pieces() -> Iterator[Tensor]:
+            behind = None  # what the packet before says of this one's first hops
             for i in numbers:
-                magnitudes = self._magnitudes(i)[made]
-                yield from vocoder.push(magnitudes[..., max(0, first - i * size) : last - i * size])
+                frames = self._frames(i)[made]
+                hops = frames.shape[2] - overlap
+                if behind is not None:
+                    frames[..., :overlap] = crossfade(behind, frames[..., :overlap])
+                behind = frames[..., hops:]
+                if max(0, first - i * size) < min(hops, last - i * size):
+                    yield from vocoder.push(frames[..., max(0, first - i * size) : min(hops, last - i * size)])
             yield from vocoder.flush()
 
         with torch.inference_mode():
@@ -134,7 +139,7 @@ class Decoder:
         packet = self._stream.packets.get(index)
         if packet is None or packet.hops % self.patch:
             raise DamageError("damaged packet: missing, or not a whole number of latent vectors")
-        coded, vectors = sum(gain not in SPECIAL for gain in packet.gains), packet.hops // self.patch
+        coded, vectors = sum(gain not in SPECIAL for gain in packet.gains), model.vectors_of(packet.hops)
         if not coded:
             return []
         found = []
@@ -173,11 +178,11 @@ class Decoder:
             return None
         return layer, picks
 
-    def _magnitudes(self, index: int) -> Tensor:
-        """STFT magnitudes [C, n_fft // 2 + 1, T] of a packet; silence if it is missing or does not decode."""
+    def _frames(self, index: int) -> Tensor:
+        """What the vocoder wants [C, frame_size, T] of a packet; silence if it is missing or does not decode."""
         packet = self._stream.packets.get(index)
-        hops = packet.hops if packet else self.header.packet_hops
-        out = torch.zeros(self.header.channels, self.model.mel.n_fft // 2 + 1, hops)
+        hops = (packet.hops if packet else self.header.packet_hops) + self.model.overlap
+        out = torch.zeros(self.header.channels, self.model.frame_size, hops)
         if packet is None:
             return out
         try:
@@ -197,13 +202,19 @@ class Decoder:
         return out
 
     def _synthesis(self, latents: list[tuple[Tensor, float]]) -> Tensor:
-        """Magnitudes of what `latents` found; after a diffusion from a base layer, they are as loud as that layer's."""
-        magnitudes = self.model.decode_magnitudes(*latents[-1])
-        if len(latents) == 1:
+        """Frames of what `latents` found; after a diffusion from a base layer, they are as loud as that layer's."""
+        magnitudes = self.model.frames(*latents[-1])
+        if len(latents) == 1 or not self.model.corrects_loudness:
             return magnitudes
         first = torch.full((len(magnitudes),), AUDIBLE)
         wanted = audible_energy(self.model.decode_magnitudes(*latents[0]), first)
         return magnitudes * (wanted / audible_energy(magnitudes, first)).sqrt()[:, None, None]
+
+
+def crossfade(before: Tensor, after: Tensor) -> Tensor:
+    """From one account of the same hops [..., T] to another; their ends, where each knows least, count least."""
+    weight = torch.arange(1, after.shape[-1] + 1) / (after.shape[-1] + 1)
+    return torch.lerp(before, after, weight)
 
 
 def cut(blocks: Iterable[np.ndarray], skip: int, count: int) -> Iterator[np.ndarray]:

@@ -44,12 +44,13 @@ class Analysis:
     energies: list[tuple[int, float]]
 
 
-def windows(blocks: Iterable[np.ndarray], size: int, pad: int, multiple: int) -> Iterator[np.ndarray]:
-    """Cut a stream of blocks [C, n] into packets with the samples around them: [C, pad + size + pad].
+def windows(blocks: Iterable[np.ndarray], size: int, pad: int, multiple: int, behind: int = 0) -> Iterator[np.ndarray]:
+    """Cut a stream of blocks [C, n] into packets with the samples around them: [C, pad + size + behind + pad].
 
     Both ends of the stream are reflected; the last packet is shorter, and reflected to a multiple of `multiple`,
     which is larger than `pad`.
     """
+    whole = size + behind + 2 * pad
     held: np.ndarray | None = None  # from `pad` samples before the next packet on
     first = True
     for block in blocks:
@@ -57,18 +58,18 @@ def windows(blocks: Iterable[np.ndarray], size: int, pad: int, multiple: int) ->
         if first and held.shape[1] > pad:
             held = np.concatenate([held[:, pad:0:-1], held], 1)
             first = False
-        while not first and held.shape[1] >= size + 2 * pad:
-            yield held[:, : size + 2 * pad]
+        while not first and held.shape[1] >= whole:
+            yield held[:, :whole]
             held = held[:, size:]
     if held is None:
         return
     missing = -(held.shape[1] - (0 if first else pad)) % multiple
-    held = np.pad(held, ((0, 0), (0, missing)), mode="symmetric")
+    held = np.pad(held, ((0, 0), (0, missing + behind)), mode="symmetric")
     if first:
         held = np.concatenate([held[:, pad:0:-1], held], 1)
     held = np.concatenate([held, held[:, -2 : -pad - 2 : -1]], 1)
-    while held.shape[1] > 2 * pad:
-        yield held[:, : size + 2 * pad]
+    while held.shape[1] > behind + 2 * pad:
+        yield held[:, :whole]
         held = held[:, size:]
 
 
@@ -82,7 +83,8 @@ class Encoder:
     def analyze(self, blocks: Iterable[np.ndarray]) -> Iterator[Analysis]:
         """Waveform blocks [C, n] at the codec's rate -> packets of latents, one after the other."""
         mel, patch = self.model.mel, self.model.patch_samples
-        for window in windows(blocks, self.packet_vectors * patch, mel.pad, patch):
+        behind = self.model.overlap * mel.hop_length
+        for window in windows(blocks, self.packet_vectors * patch, mel.pad, patch, behind):
             gains: list[int] = []
             waves = []
             for c, channel in enumerate(window):
@@ -101,7 +103,7 @@ class Encoder:
                 latents = list(self.model.autoencoder.encode(mel.from_magnitudes(magnitudes)).numpy())
                 first = first_audible(magnitudes)
                 energies = list(zip(first.tolist(), audible_energy(magnitudes, first).tolist(), strict=True))
-            hops = (window.shape[1] - 2 * mel.pad) // mel.hop_length
+            hops = (window.shape[1] - 2 * mel.pad) // mel.hop_length - self.model.overlap
             yield Analysis(hops, tuple(gains), latents, energies)
 
     def indices(self, packet: Analysis, level: int, vectors: VectorCodebook | None = None) -> np.ndarray:
@@ -112,10 +114,10 @@ class Encoder:
         model = self.model
         count = packet.hops // model.autoencoder.patch
         if vectors is None:
-            coded = iter([model.codebook.quantize(z, level)[1] for z in packet.latents])
+            coded = iter([model.codebook.quantize(z, level)[1][:count] for z in packet.latents])
             silence = np.zeros((count, model.autoencoder.latent_channels), np.int32)
         else:
-            coded = iter([vectors.quantize(z) for z in packet.latents])
+            coded = iter([vectors.quantize(z)[:count] for z in packet.latents])
             mel = torch.full((1, packet.hops, model.mel.n_mels), model.mel.floor)
             with torch.inference_mode():
                 silence = vectors.quantize(model.autoencoder.encode(mel)[0].numpy())
@@ -155,14 +157,13 @@ class Encoder:
 
     def layer_size(self, layer: Layer, packets: list[Analysis]) -> int:
         """Bytes of the records of the enhancement layers."""
-        patch = self.model.autoencoder.patch
-        sizes = [layer.size(len(p.latents), p.hops // patch) for p in packets if p.latents]
+        sizes = [layer.size(len(p.latents), self.model.vectors_of(p.hops)) for p in packets if p.latents]
         return sum(sizes) + RECORD * len(sizes)
 
     def fit_layer(self, budget: float, packets: list[Analysis], steps: int | None) -> DDCM:
         """The setting of the most bits whose enhancement layers take at most `budget` bytes, or of the fewest."""
         coded = [p for p in packets if p.latents]
-        vectors = sum(len(p.latents) * p.hops // self.model.autoencoder.patch for p in coded)
+        vectors = sum(len(p.latents) * self.model.vectors_of(p.hops) for p in coded)
         fixed = len(coded) * (RECORD + FIELDS.size + 1)
         return DDCM.fit(8 * (budget - fixed) / max(1, vectors), steps)
 
@@ -198,7 +199,7 @@ class Encoder:
         ):
             payload = model.codebook.pack(coded, level) if coded else b""
             gains = packet.gains
-            if len(decoded):
+            if len(decoded) and model.corrects_loudness:
                 gains = self._output_gains(packet, model.decode_magnitudes(decoded, step))
             yield container.pack_record(container.PACKET, Packet(packet.hops, gains, payload).pack(), index)
             if body is not None and packet.latents:
@@ -209,7 +210,7 @@ class Encoder:
         layer = self.layer(ddcm, container.NO_BASE)
         for index, start in enumerate(range(0, vectors, self.packet_vectors)):
             count = min(self.packet_vectors, vectors - start)
-            shape = layer.shape(1, count)
+            shape = layer.shape(1, self.model.vectors_of(count * self.model.autoencoder.patch))
             random = words(seed, GENERATE, index, np.zeros(1), int(np.prod(shape)))[0]
             picks = (random >> (31 - layer.bits)).astype(np.int64).reshape(shape)
             packet = Packet(count * self.model.autoencoder.patch, (gain_of(PEAK),), b"")
