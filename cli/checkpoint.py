@@ -11,6 +11,7 @@ import click
 
 from ..codec.checkpoint import Notice
 
+MODEL_HELP = "Model in the package, model folder, or AudioLDM 2: music, speech, large."
 OPTIONS: dict[str, Callable[..., Any]] = {
     "device": click.option("--device", metavar="D", help="AudioLDM 2: where networks run: cpu (default), cuda, ..."),
     "dtype": click.option(

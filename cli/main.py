@@ -15,14 +15,14 @@ import click
 
 from .batch import batch
 from .bench import analyze, bench
-from .checkpoint import loading_options
+from .checkpoint import MODEL_HELP, loading_options
 from .files import output_file, read_input
+from .generate import generate
 from .info import info
 
 # Threads that wait by spinning make two commands at once on two cores three to ten times slower than one alone.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
 
-MODEL_HELP = "Model in the package, model folder, or AudioLDM 2: music, speech, large."
 PROGRESS_SECONDS = 60.0  # shorter clips are done before a bar says anything
 
 
@@ -57,7 +57,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files are removed
 
 
-for command in (info, batch, bench, analyze):
+for command in (info, batch, bench, analyze, generate):
     main.add_command(command)
 
 
@@ -96,6 +96,9 @@ def _say(message: str) -> None:
 @click.option("--codebook", type=click.IntRange(1), metavar="K", help="Atoms of DDCM's codebooks, a power of two.")
 @click.option("--block", type=click.IntRange(1, 64), metavar="V", help="Latent vectors of 160 ms that share a pick.")
 @click.option("--atoms", type=click.IntRange(1, 64), metavar="M", help="Picks for each block and step.")
+@click.option(
+    "--prompt", metavar="TEXT", help="AudioLDM 2: what the sound is; stored, and used by --layers both and ddcm."
+)
 @click.option("--model", "-m", metavar="M", help=MODEL_HELP)
 @loading_options("posterior", "std_limit")
 @click.option(
@@ -114,6 +117,7 @@ def encode(
     quality: int | None,
     layers: str,
     steps: int | None,
+    prompt: str | None,
     model: str | None,
     packet: float,
     force: bool,
@@ -143,7 +147,7 @@ def encode(
         seconds = reader.samples / reader.sample_rate
         bar, progress = _progress("encoding", seconds)
         with bar:
-            options: dict[str, Any] = {"layers": layers, "ddcm": ddcm, "steps": steps}
+            options: dict[str, Any] = {"layers": layers, "ddcm": ddcm, "steps": steps, "prompt": prompt}
             data = codec.encode(reader, bitrate=bitrate, quality=quality, progress=progress, **options)
         out.write(data)
         took = time.perf_counter() - started
@@ -175,6 +179,10 @@ def encode(
     metavar="N",
     help="Steps of diffusion that put seeded noise in the place of what the quantiser removed.",
 )
+@click.option("--prompt", metavar="TEXT", help="AudioLDM 2: what the sound shall be instead, in a file of diffusion.")
+@click.option(
+    "--from-step", type=click.IntRange(0, 255), default=0, metavar="T", help="Step from which on --prompt counts."
+)
 @click.option("--strict", is_flag=True, help="Refuse a damaged file instead of decoding what is whole.")
 @click.option(
     "--model", "-m", metavar="M", help="Model folder; where the file names its model, that is found by itself."
@@ -190,6 +198,8 @@ def decode(
     vocoder: str | None,
     layers: str,
     refine: int,
+    prompt: str | None,
+    from_step: int,
     strict: bool,
     model: str | None,
     force: bool,
@@ -210,7 +220,7 @@ def decode(
 
         model = model or model_with(header.model) or tagged_model(read_stream(data).comments)
         codec = Codec.from_pretrained(model, vocoder=vocoder, **loading)
-        decoder = codec.decoder(data, strict, layers, refine)
+        decoder = codec.decoder(data, strict, layers, refine, prompt, from_step)
         blocks = decoder.blocks(original_rate, start, duration)
         rate = header.sample_rate if original_rate else codec.sample_rate
         bar, progress = _progress("decoding", duration or (header.samples or 0) / header.sample_rate)
@@ -228,24 +238,6 @@ def decode(
             f"warning: {len(decoder.damage)} damaged places; {decoder.decoded} packets decoded, silence for the others"
         )
         sys.exit(3)
-
-
-@main.command()
-@click.argument("target", metavar="OUT")
-@click.option("--seconds", type=click.FloatRange(0.01, 3600), default=10.0, show_default=True, help="Duration.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the random picks.")
-@click.option("--steps", type=click.IntRange(2, 255), default=14, show_default=True, help="Of the walk.")
-@click.option("--model", "-m", metavar="M", help="Model in the package, or a model folder.")
-@click.option("--force", "-f", is_flag=True, help="Replace OUT if it exists.")
-def generate(target: str, seconds: float, seed: int, steps: int, model: str | None, force: bool) -> None:
-    """Write an .aldm file OUT of sound that nobody made: a diffusion whose noise is picked at random."""
-    with output_file(target, force) as out:
-        from ..codec.codec import Codec
-        from ..codec.diffusion import DDCM
-
-        data = Codec.from_pretrained(model).generate(seconds, seed, DDCM(steps))
-        out.write(data)
-    _say(f"{seconds:.2f} s, {len(data)} bytes")
 
 
 @main.command()

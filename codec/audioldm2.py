@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,13 +15,15 @@ from torch import Tensor
 
 from ..format.entropy import Tables
 from .adaptive import AdaptiveCodebook
-from .checkpoint import LICENCE, MODEL_TAG, Checkpoint, Notice, free_memory
+from .checkpoint import LICENCE, MODEL_TAG, PROMPT_TAG, Checkpoint, Notice, tagged
 from .folder import TABLES, VECTORS, ModelError
 from .griffin_lim import GriffinLim
 from .hifigan import HifiGan, Hybrid, MelGriffinLim
 from .mel import LogMel
 from .model import Model
+from .network import load_network
 from .quantizer import ScalarCodebook
+from .unet import UNet, Weights
 from .vq import VectorCodebook
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -37,35 +39,6 @@ def pick_dtype(device: str, dtype: str | None) -> torch.dtype:
     if name not in DTYPES:
         raise ValueError(f"no dtype {name}; there are {', '.join(DTYPES)}")
     return getattr(torch, name)
-
-
-def load_network(load: Any, checkpoint: Checkpoint, sub: str, device: str, dtype: torch.dtype) -> tuple[Any, bool]:
-    """A part's network, and whether memory is plenty.
-
-    Args:
-        load: a class with diffusers' or transformers' `from_pretrained`.
-
-    Raises:
-        ModelError: it does not load, or does not fit.
-    """
-    folder = checkpoint.part(sub)
-    plenty = checkpoint.require_memory(sub, dtype.itemsize, free_memory(device))
-    safe = checkpoint.weights(sub)[0].endswith(".safetensors")
-    options: dict[str, Any] = {"torch_dtype": dtype, "local_files_only": True, "use_safetensors": safe}
-    if load.__module__.startswith("diffusers"):  # it warns when it has to choose
-        options["low_cpu_mem_usage"] = importlib.util.find_spec("accelerate") is not None
-    else:
-        from transformers.utils import logging
-
-        options["dtype"] = options.pop("torch_dtype")
-        logging.disable_progress_bar()
-    try:
-        network = load.from_pretrained(folder, **options)
-        return network.to(device).eval().requires_grad_(False), plenty
-    except Exception as error:  # a foreign configuration makes these libraries raise anything
-        raise ModelError(
-            f"{sub}/ of {checkpoint.name} does not load: {(str(error) or repr(error)).splitlines()[0]}"
-        ) from error
 
 
 class Vae:
@@ -193,12 +166,14 @@ class AudioLDM2(Model):
         if (checkpoint.root / VECTORS).is_file():
             arrays = load_arrays(checkpoint.root / VECTORS)
             vectors = VectorCodebook(arrays["codes"].astype(np.float32), int(arrays["level"]))
+        denoiser: Any = UNet(Weights(checkpoint, vae, device, chosen)) if checkpoint.has("unet") else None
         warnings.warn(f"weights of AudioLDM 2 ({checkpoint.name}): {LICENCE}", Notice, stacklevel=2)
         return cls(
             mel,
             vae,
             codebook,
             DEFAULT_QUALITY,
+            denoiser=denoiser,
             vectors=vectors,
             name=checkpoint.name,
             fingerprint=checkpoint.fingerprint(*files),
@@ -208,6 +183,14 @@ class AudioLDM2(Model):
             emphasis=emphasis,
             match_loudness=match_loudness,
         )
+
+    def prompted(self, comments: Iterable[str], prompt: str | None, from_step: int) -> Model:
+        """As for `Model`; without a prompt, what the comments say counts."""
+        stored, unet = tagged(comments, PROMPT_TAG), self.denoiser
+        if not isinstance(unet, UNet):
+            return super().prompted(comments, prompt, from_step)
+        told: Any = replace(unet, prompt=stored, edit=prompt, from_step=from_step)
+        return replace(self, denoiser=told)
 
     def tags(self) -> list[str]:
         return [f"{MODEL_TAG}={self.checkpoint.name if self.checkpoint.from_hub else 'audioldm2:' + self.name}"]

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..format import container
 from ..format.container import Header
 from .audio import AudioReader
-from .checkpoint import is_checkpoint
+from .checkpoint import PROMPT_TAG, is_checkpoint
 from .decoder import Decoder
 from .diffusion import DDCM
 from .encoder import Encoder
@@ -83,6 +83,7 @@ class Codec:
         layers: str = "base",
         ddcm: DDCM | None = None,
         steps: int | None = None,
+        prompt: str | None = None,
         comments: Iterable[str] = (),
         progress: Progress = lambda seconds: None,
     ) -> bytes:
@@ -99,6 +100,7 @@ class Codec:
             layers: "base"; "both": an enhancement layer (DDCM) on top; "ddcm": that alone.
             ddcm: its setting; default: what meets the bitrate, with half of it for the base layer.
             steps: of that default's walk, 2 .. 255. Default: 14, and up to 40 where there are bits for them.
+            prompt: says what the sound is, to the denoiser of a model that takes text; stored in the file.
             comments: "NAME=value" strings stored in the file.
             progress: called with the seconds of audio that are analysed.
 
@@ -116,33 +118,37 @@ class Codec:
             raise ValueError("a DDCM setting is for the layers both and ddcm")
         if layers != "base" and self.model.denoiser is None:
             raise ModelError(f"model {self.model.name} has no denoiser")
+        comments = [*self.model.tags(), *([] if prompt is None else [f"{PROMPT_TAG}={prompt}"]), *comments]
+        if prompt is not None:
+            self.model.prompted([], prompt, 0)  # refuses where there is no text
+        encoder = Encoder(self.model.prompted(comments, None, 0), self._encoder.packet_vectors)
         plain = DDCM() if steps is None else DDCM(steps)  # refuses wrong ones before any work
         level, fidelity = self._level(quality), 1.0
         if layers == "both":
-            self._encoder.layer(DDCM(), level)
+            encoder.layer(DDCM(), level)
         reader = source if isinstance(source, AudioReader) else AudioReader(source, sample_rate)
         seconds = reader.samples / reader.sample_rate
         packets = []
-        for packet in self._encoder.analyze(reader.blocks(self.sample_rate)):
+        for packet in encoder.analyze(reader.blocks(self.sample_rate)):
             packets.append(packet)
             progress(min(seconds, len(packets) * self._packet_hops / container.HOPS_PER_SECOND))
-        extra = b"".join(container.pack_record(container.COMMENT, c.encode()) for c in (*self.model.tags(), *comments))
+        extra = b"".join(container.pack_record(container.COMMENT, c.encode()) for c in comments)
         budget = math.inf if bitrate is None else bitrate * 1000 / 8 * seconds - container.HEADER_SIZE - len(extra)
         layer = None
         if layers == "ddcm":
             level = container.NO_BASE
         if layers != "base":
             if layers == "ddcm" or quality is not None:
-                budget -= self._encoder.size(packets, level, fidelity)
+                budget -= encoder.size(packets, level, fidelity)
             share = budget / 2 if layers == "both" and quality is None else budget
-            ddcm = ddcm or (plain if bitrate is None else self._encoder.fit_layer(share, packets, steps))
-            layer = self._encoder.layer(ddcm, level)
-            budget -= self._encoder.layer_size(layer, packets)
+            ddcm = ddcm or (plain if bitrate is None else encoder.fit_layer(share, packets, steps))
+            layer = encoder.layer(ddcm, level)
+            budget -= encoder.layer_size(layer, packets)
         if bitrate is not None and quality is None and layers != "ddcm":
-            level, fidelity = self._encoder.fit_bitrate(budget, packets)
+            level, fidelity = encoder.fit_bitrate(budget, packets)
             if layers == "both" and self.model.denoiser is not None:
                 level = min(level, self.model.denoiser.levels - 1)
-            layer = self._encoder.layer(ddcm, level) if ddcm else None
+            layer = encoder.layer(ddcm, level) if ddcm else None
         header = Header(
             sample_rate=reader.sample_rate,
             channels=reader.channels,
@@ -151,7 +157,7 @@ class Codec:
             packet_hops=self._packet_hops,
             model=self.model.fingerprint[:4],
         )
-        return header.pack() + extra + b"".join(self._encoder.records(packets, level, fidelity, layer))
+        return header.pack() + extra + b"".join(encoder.records(packets, level, fidelity, layer))
 
     def tokens(
         self,
@@ -230,6 +236,8 @@ class Codec:
         strict: bool = False,
         layers: str = "all",
         refine: int = 0,
+        prompt: str | None = None,
+        from_step: int = 0,
     ) -> np.ndarray:
         """An .aldm file -> samples.
 
@@ -241,6 +249,8 @@ class Codec:
             layers: "all", or "base": enhancement layers are ignored.
             refine: steps of diffusion for packets without an enhancement layer, up to 255: seeded noise in the place of
                 what the quantiser removed. The same in every run.
+            prompt: says what the sound shall be instead, for the steps of diffusion from `from_step` on; for files
+                with an enhancement layer, or with `refine`, of models that take text.
 
         Returns:
             float32 [C, N]; N is exactly the number of samples that went in (at 16 kHz: its duration rounded up).
@@ -250,32 +260,47 @@ class Codec:
             ModelError: the file needs another model.
             ValueError: no sound between `start` and the end.
         """
-        decoder = self.decoder(read_bytes(source), strict, layers, refine)
+        decoder = self.decoder(read_bytes(source), strict, layers, refine, prompt, from_step)
         return np.concatenate(list(decoder.blocks(original_rate, start, duration)), 1)
 
-    def decoder(self, data: bytes, strict: bool = False, layers: str = "all", refine: int = 0) -> Decoder:
+    def decoder(
+        self,
+        data: bytes,
+        strict: bool = False,
+        layers: str = "all",
+        refine: int = 0,
+        prompt: str | None = None,
+        from_step: int = 0,
+    ) -> Decoder:
         """The decoder of one file, for programs that take the sound in blocks or ask what was damaged."""
-        return Decoder(self.model, data, strict, layers, refine)
+        return Decoder(self.model, data, strict, layers, refine, prompt, from_step)
 
-    def generate(self, seconds: float, seed: int = 0, ddcm: DDCM | None = None) -> bytes:
-        """A file of sound that nobody made: DDCM whose picks are random.
+    def generate(
+        self,
+        seconds: float,
+        seed: int = 0,
+        ddcm: DDCM | None = None,
+        prompt: str | None = None,
+        candidates: int | None = None,
+        comments: Iterable[str] = (),
+    ) -> bytes:
+        """A file of sound that nobody made: DDCM whose picks are random, or lead where a prompt says.
 
         Args:
             seconds: its duration, up to an hour.
             seed: of the picks, 0 .. 2^32 - 1.
             ddcm: setting of the layer.
+            prompt: what it shall be, for models that take text; decoders do not need it.
+            candidates: random picks among which the prompt chooses each; the more, the more it counts.
+            comments: "NAME=value" strings stored in the file.
 
         Raises:
-            ModelError: the model has no denoiser.
-            ValueError: duration or seed out of range.
+            ModelError: the model has no denoiser, or takes no text.
+            ValueError: duration, seed or candidates out of range.
         """
-        if self.model.denoiser is None:
-            raise ModelError(f"model {self.model.name} has no denoiser")
-        if not 0.01 <= seconds <= 3600:
-            raise ValueError(f"0.01 to 3600 s, not {seconds:g}")
-        if not 0 <= seed < 1 << 32:
-            raise ValueError(f"a seed is 0 to {(1 << 32) - 1}, not {seed}")
-        samples = round(seconds * self.sample_rate)
+        samples = self._generated_samples(seconds, seed)
+        if candidates is not None and not 1 <= candidates <= 4096:
+            raise ValueError(f"1 to 4096 candidates, not {candidates}")
         header = Header(
             sample_rate=self.sample_rate,
             channels=1,
@@ -284,8 +309,71 @@ class Codec:
             packet_hops=self._packet_hops,
             model=self.model.fingerprint[:4],
         )
+        tags = [*self.model.tags(), *([] if prompt is None else [f"DESCRIPTION={prompt}"]), *comments]
+        head = header.pack() + b"".join(container.pack_record(container.COMMENT, tag.encode()) for tag in tags)
         vectors = -(-samples // self.model.patch_samples)
-        return header.pack() + b"".join(self._encoder.generate(vectors, seed, ddcm or DDCM()))
+        if prompt is None:
+            return head + b"".join(self._encoder.generate(vectors, seed, ddcm or DDCM()))
+        self.model.prompted([], prompt, 0)  # refuses where there is no text
+        from .generation import CANDIDATES, generate_records, generation_setting
+
+        setting = ddcm or generation_setting()
+        count = self._encoder.packet_vectors
+        records = generate_records(self.model, prompt, vectors, count, seed, setting, candidates or CANDIDATES)
+        return head + b"".join(records)
+
+    def synthesize(
+        self,
+        prompt: str,
+        seconds: float = 10.0,
+        seed: int = 0,
+        *,
+        steps: int = 200,
+        guidance: float = 3.5,
+        negative: str = "",
+        scheduler: str = "ddim",
+    ) -> np.ndarray:
+        """Sound that a text describes, without a file in between; for AudioLDM 2 checkpoints with text encoders.
+
+        Args:
+            seconds: its duration; all of it is in memory at once.
+            seed: of the noise that it is made of.
+            steps: of the scheduler.
+            guidance: how much the prompt counts; 1: as a condition only.
+            negative: what it shall not be.
+            scheduler: one of diffusers': see `generation.SCHEDULERS`.
+
+        Returns:
+            float32 [1, N] at 16 kHz.
+
+        Raises:
+            ModelError: the model takes no text, or its text encoders are missing.
+            ValueError: an argument out of range.
+        """
+        samples = self._generated_samples(seconds, seed)
+        self.model.prompted([], prompt, 0)
+        from .generation import SCHEDULERS, sample_latents
+
+        if scheduler not in SCHEDULERS:
+            raise ValueError(f"no scheduler {scheduler}; there are {', '.join(SCHEDULERS)}")
+        if not 1 <= steps <= 1000 or not 0 <= guidance <= 100:
+            raise ValueError("1 to 1000 steps, and guidance of 0 to 100")
+        unet: Any = self.model.denoiser
+        vectors = -(-samples // self.model.patch_samples)
+        latents = sample_latents(unet, prompt, negative, vectors, steps, seed, guidance, scheduler)
+        vocoder = self.model.vocoder()
+        with torch.inference_mode():
+            pieces = [*vocoder.push(self.model.frames(latents, 0.0)), *vocoder.flush()]
+        return torch.cat(pieces, 1)[:, :samples].numpy()
+
+    def _generated_samples(self, seconds: float, seed: int) -> int:
+        if self.model.denoiser is None:
+            raise ModelError(f"model {self.model.name} has no denoiser")
+        if not 0.01 <= seconds <= 3600:
+            raise ValueError(f"0.01 to 3600 s, not {seconds:g}")
+        if not 0 <= seed < 1 << 32:
+            raise ValueError(f"a seed is 0 to {(1 << 32) - 1}, not {seed}")
+        return round(seconds * self.sample_rate)
 
     def _level(self, quality: int | None) -> int:
         level = self.model.default_quality if quality is None else quality

@@ -32,6 +32,7 @@ class Decoder:
         layers: "all"; or "base": enhancement layers are ignored.
         refine: steps of diffusion for packets that have no enhancement layer. The finest qualities leave nothing to
             refine, and it becomes 0.
+        prompt, from_step: another prompt than the file's for the steps of diffusion from that one on.
 
     Attributes:
         header: of the file.
@@ -43,14 +44,24 @@ class Decoder:
         ModelError: the file needs another model, or a denoiser, which this one has not.
     """
 
-    def __init__(self, model: Model, data: bytes, strict: bool = False, layers: str = "all", refine: int = 0):
+    def __init__(
+        self,
+        model: Model,
+        data: bytes,
+        strict: bool = False,
+        layers: str = "all",
+        refine: int = 0,
+        prompt: str | None = None,
+        from_step: int = 0,
+    ):
         if layers not in LAYERS:
             raise ValueError(f"no layers {layers}; there are {', '.join(LAYERS)}")
         if not 0 <= refine <= MAX_STEPS:
             raise ValueError(f"refinement takes 0 to {MAX_STEPS} steps, not {refine}")
+        self._stream = read_stream(data)
+        model = model.prompted(self._stream.comments, prompt, from_step)
         self.model, self.strict, self.layers, self.refine = model, strict, layers, refine
         self.patch = model.autoencoder.patch
-        self._stream = read_stream(data)
         self.header, self.damage, self.decoded = self._stream.header, self._stream.damage, 0
         if self.header.model != model.fingerprint[:4]:
             needed, have = self.header.model.hex(), model.fingerprint[:4].hex()

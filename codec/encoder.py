@@ -149,11 +149,13 @@ class Encoder:
 
     def layer(self, ddcm: DDCM, level: int) -> Layer:
         """Parameters of an enhancement layer on a base layer of a level, or NO_BASE."""
+        denoiser = self.model.denoiser
+        assert denoiser is not None  # the caller made sure of it
         if level == container.NO_BASE:
-            return ddcm.layer(self.model.denoiser_fingerprint, None)
-        if self.model.denoiser is None or level >= self.model.denoiser.levels:
+            return ddcm.layer(denoiser.fingerprint, None, denoiser.plan)
+        if level >= denoiser.levels:
             raise ValueError(f"quality {level} leaves nothing to refine: the model's denoiser is for less")
-        return ddcm.layer(self.model.denoiser_fingerprint, float(step_size(level)))
+        return ddcm.layer(denoiser.fingerprint, float(step_size(level)), denoiser.plan)
 
     def layer_size(self, layer: Layer, packets: list[Analysis]) -> int:
         """Bytes of the records of the enhancement layers."""

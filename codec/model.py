@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -41,11 +42,25 @@ class Model:
     vectors: VectorCodebook | None = None
     name: str = ""
     fingerprint: bytes = bytes(32)
-    denoiser_fingerprint: bytes = bytes(32)
 
     vocoders: ClassVar[tuple[str, ...]] = ("network", "griffin-lim")
     overlap: ClassVar[int] = 0  # hops behind a packet that its latents cover too, and the next one's
     corrects_loudness: ClassVar[bool] = True  # whether encoders listen to what they coded, and adapt the gain
+
+    @property
+    def denoiser_fingerprint(self) -> bytes:
+        """Of the denoiser's files; it stands in the layers that need it."""
+        return self.denoiser.fingerprint if self.denoiser else bytes(32)
+
+    def prompted(self, comments: Iterable[str], prompt: str | None, from_step: int) -> Model:
+        """The model as a file with these comments wants it: a prompt steers the denoiser, if it takes text.
+
+        Args:
+            prompt: another one for the steps of a walk from `from_step` on.
+        """
+        if prompt is not None:
+            raise ModelError(f"model {self.name} takes no text")
+        return self
 
     def tags(self) -> list[str]:
         """Comments "NAME=value" for files of this model."""
@@ -148,7 +163,7 @@ class Model:
         autoencoder.eval().requires_grad_(False)
         model = cls(mel, autoencoder, codebook, quality, net, denoiser, vectors, folder.name, fingerprint(folder))
         if denoiser is not None:
-            model.denoiser_fingerprint = fingerprint(folder, DENOISER_FILES)
+            denoiser.fingerprint = fingerprint(folder, DENOISER_FILES)
         return model
 
     def save_pretrained(self, folder: Path) -> None:

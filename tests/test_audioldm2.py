@@ -119,7 +119,7 @@ def test_truncated_weights_are_refused(checkpoint: Path, tmp_path: Path) -> None
 
 
 def test_too_little_memory_is_said_before_loading(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aldm.codec.audioldm2.free_memory", lambda device: 10_000)
+    monkeypatch.setattr("aldm.codec.network.free_memory", lambda device: 10_000)
     with pytest.raises(ModelError, match=r"GB of memory.*--dtype"):
         Codec.from_pretrained(checkpoint)
 

@@ -10,7 +10,7 @@ from aldm.codec.mel import LogMel
 DATA = Path(__file__).parent / "data"
 
 
-def networks(text: bool = False) -> dict[str, Any]:
+def networks() -> dict[str, Any]:
     """Components of the pipeline; sizes are published ones where the codec sees them, else diffusers' dummy sizes."""
     from diffusers import AudioLDM2UNet2DConditionModel, AutoencoderKL, DDIMScheduler
     from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
@@ -25,7 +25,7 @@ def networks(text: bool = False) -> dict[str, Any]:
         out_channels=8,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=((None, 768, 1024),) * 2,
+        cross_attention_dim=((None, 16, 32),) * 2,
         attention_head_dim=2,
     )
     vae = AutoencoderKL(
@@ -62,6 +62,45 @@ def networks(text: bool = False) -> dict[str, Any]:
     )
     _calibrate(vae, vocoder)
     return dict(vae=vae, unet=unet, vocoder=vocoder, scheduler=scheduler)
+
+
+def text_stack() -> dict[str, Any]:
+    """The parts that read prompts, in diffusers' dummy sizes; the language model as published checkpoints name it."""
+    import transformers
+    from diffusers.pipelines.audioldm2.modeling_audioldm2 import AudioLDM2ProjectionModel
+    from tokenizers import pre_tokenizers
+
+    torch.manual_seed(0)
+    layers: dict[str, Any] = dict(num_attention_heads=2, num_hidden_layers=1)
+    clap = transformers.ClapConfig(
+        text_config=dict(hidden_size=8, intermediate_size=37, vocab_size=300, projection_dim=16, **layers),
+        audio_config=dict(
+            spec_size=8, window_size=4, num_mel_bins=8, patch_size=2, patch_stride=[2, 2], patch_embeds_hidden_size=8,
+            depths=[1], num_attention_heads=[2], num_hidden_layers=1, hidden_size=8, intermediate_size=37,
+            projection_dim=16,
+        ),
+        projection_dim=16,
+    )  # fmt: skip
+    t5 = transformers.T5Config(vocab_size=200, d_model=32, d_ff=37, d_kv=8, num_heads=2, num_layers=1)
+    gpt2 = transformers.GPT2Config(n_embd=16, n_head=2, n_layer=1, vocab_size=100, n_positions=99, max_new_tokens=8)
+    letters = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    pieces = [
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        ("\u2581", -1.0),
+        *((chr(c), -2.0) for c in range(33, 127)),
+    ]
+    return dict(
+        text_encoder=transformers.ClapModel(clap),
+        text_encoder_2=transformers.T5EncoderModel(t5),
+        projection_model=AudioLDM2ProjectionModel(text_encoder_dim=16, text_encoder_1_dim=32, langauge_model_dim=16),
+        language_model=transformers.GPT2Model(gpt2),
+        tokenizer=transformers.RobertaTokenizer(
+            vocab={letter: n for n, letter in enumerate(letters)}, merges=[], model_max_length=77
+        ),
+        tokenizer_2=transformers.T5Tokenizer(vocab=pieces, model_max_length=77),
+    )
 
 
 @torch.inference_mode()
