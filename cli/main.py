@@ -245,6 +245,8 @@ def decode(
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Model folder to write.")
 @click.option("--work", type=click.Path(path_type=Path), help="Cache and checkpoints; default: OUT with .work behind.")
 @click.option("--init", metavar="M", help="Model that goes on learning, instead of one that starts anew.")
+@click.option("--model", "-m", metavar="M", help="AudioLDM 2 checkpoint to learn tables and codebooks for.")
+@loading_options()
 @click.option("--steps", default=30000, show_default=True, help="Training steps; 0 leaves the linear transform alone.")
 @click.option("--decoder-steps", default=5000, show_default=True, help="Further steps, of the decoding side; 0: none.")
 @click.option("--denoiser-steps", default=12000, show_default=True, help="Further steps, of the denoiser; 0: none.")
@@ -256,10 +258,28 @@ def decode(
 @click.option("--batch-size", default=16, show_default=True, help="Examples of 3.84 s.")
 @click.option("--table-hours", default=1.0, show_default=True, help="Audio to count tables on.")
 @click.option("--seed", default=0, show_default=True, help="Of the training examples.")
-def fit(data: tuple[Path, ...], out: Path, work: Path | None, **options: Any) -> None:
-    """Fit a model to the audio in folders or tar shards DATA. Goes on where a stopped run left off."""
-    from ..codec.fit import fit_model
+def fit(
+    data: tuple[Path, ...], out: Path, work: Path | None, model: str | None, loading: dict[str, Any], **options: Any
+) -> None:
+    """Fit a model to the audio in folders or tar shards DATA. Goes on where a stopped run left off.
 
+    With --model, only --table-hours and --tokens count: the networks stay as they are.
+    """
     work = work or out.with_name(out.name + ".work")
-    fit_model(list(data), out, work, lambda line: _say(f"{time.strftime('%H:%M:%S')}  {line}"), **options)
+
+    def progress(line: str) -> None:
+        _say(f"{time.strftime('%H:%M:%S')}  {line}")
+
+    if model is None:
+        from ..codec.fit import fit_model
+
+        fit_model(list(data), out, work, progress, **options)
+    else:
+        from ..codec.checkpoint import is_checkpoint
+        from ..codec.fit.checkpoint import fit_checkpoint
+
+        if not is_checkpoint(model):
+            raise click.UsageError("--model is for AudioLDM 2 checkpoints; --init for others")
+        chosen: dict[str, Any] = {name: options[name] for name in ("table_hours", "tokens")}
+        fit_checkpoint(model, list(data), out, work, progress, device=loading.get("device"), **chosen)
     _say(f"wrote {out}")

@@ -12,6 +12,7 @@ import torch
 from aldm.codec import Codec
 from aldm.codec.audioldm2 import OVERLAP, AudioLDM2
 from aldm.codec.checkpoint import Notice, is_checkpoint, licence_of
+from aldm.codec.fit.checkpoint import fit_checkpoint
 from aldm.codec.folder import ModelError
 from aldm.codec.hifigan import HifiGan
 from aldm.format.stream import read_stream
@@ -371,6 +372,36 @@ def test_match_loudness_and_emphasis(checkpoint: Path) -> None:
     rise = (mels(bright, data) - mels(plain, data))[30:-60].mean(0) * 20 / np.log(10)
     assert abs(rise[:40]).max() < 1e-3
     assert abs(rise[-1] - 6) < 0.1
+
+
+# what is learned for a checkpoint
+
+
+def test_fit_learns_tables_for_a_checkpoint(text_checkpoint: Path, tmp_path: Path, large: Codec) -> None:
+    audio = tmp_path / "audio"
+    audio.mkdir()
+    for number in range(3):
+        for file in DATA.glob("*.flac"):
+            shutil.copy(file, audio / f"{file.stem}__{number}.flac")
+    model = fit_checkpoint(text_checkpoint, [audio], tmp_path / "fitted", tmp_path / "work", lambda line: None)
+    fitted = Codec(model)
+    wave = clip("speech")
+    sizes = {}
+    for quality in (10, 20, 30):
+        data, plain = (codec.encode(wave, 16000, quality=quality) for codec in (fitted, large))
+        sizes[quality] = len(data) / len(plain)
+        (latents, _), (others, _) = fitted.decoder(data).latents(0)[0], large.decoder(plain).latents(0)[0]
+        assert (latents - others).abs().max() < 2.1 * float(fitted.model.codebook.steps(quality)[0])
+    assert sizes[20] < 0.95  # it has heard these clips
+    assert model.fingerprint != large.model.fingerprint
+    with pytest.raises(ModelError, match="needs model"):
+        large.decode(data)
+    tokens = fitted.tokens(wave, 16000, codebook="vq")
+    assert tokens.shape == (1, -(-len(wave) // 640), 16)
+    assert fitted.detokenize(tokens, codebook="vq").shape[1] == tokens.shape[1] * 640
+    denoiser: Any = model.denoiser
+    assert denoiser.fingerprint != large.model.denoiser_fingerprint  # its fixed condition is an empty prompt
+    assert denoiser.weights.condition(None).sequence.abs().sum() > 0
 
 
 # the command
