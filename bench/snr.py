@@ -15,9 +15,9 @@ from ..codec.codec import Codec
 from ..codec.gain import PEAK
 from ..codec.griffin_lim import griffin_lim
 from ..codec.mel import LogMel
-from .metrics import Wave, score
+from .metrics import Wave, align, log_mel, waveform_metrics
 
-COLUMNS = ("snr", "correlation", "mel", "visqol")
+COLUMNS = ("SNR, dB", "correlation", "mel distance")
 
 
 def normalised(wave: Wave, size: int) -> tuple[Tensor, float]:
@@ -66,6 +66,13 @@ def systems(codec: Codec) -> dict[str, Callable[[Wave], Wave]]:
     }
 
 
+def figures(reference: Wave, decoded: Wave) -> list[float]:
+    """One for each of COLUMNS."""
+    decoded = align(reference, decoded)
+    found = waveform_metrics(reference, decoded)
+    return [found["snr"], found["correlation"], float(np.abs(log_mel(reference) - log_mel(decoded)).mean())]
+
+
 def main(clips: list[Path]) -> None:
     """Print a row for each system: means over the clips."""
     codec = Codec.from_pretrained()
@@ -73,9 +80,8 @@ def main(clips: list[Path]) -> None:
     print("| | " + " | ".join(COLUMNS) + " |\n" + "|---" * (len(COLUMNS) + 1) + "|")
     with torch.inference_mode():
         for name, system in systems(codec).items():
-            rows = [score(wave, system(wave).astype(np.float32), "music") for wave in waves]
-            values = [[float(row[column] or 0) for row in rows] for column in COLUMNS]
-            print(f"| {name} | " + " | ".join(f"{np.mean(v):.2f}" for v in values) + " |", flush=True)
+            rows = [figures(wave, system(wave).astype(np.float32)) for wave in waves]
+            print(f"| {name} | " + " | ".join(f"{value:.2f}" for value in np.mean(rows, 0)) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from .unet import UNet, Weights
 from .vq import VectorCodebook
 
 DTYPES = ("float32", "float16", "bfloat16")
-OVERLAP = 32  # hops that a packet shares with the next one: 3 % of the bits
+OVERLAP = 64  # hops that a packet of 1024 shares with the next one: 6 % of the bits
 DEFAULT_QUALITY = 22
 STD_LIMIT = 10.0  # standard deviation of the posterior in units of the prior's; none is above it that is not an error
 BRIGHT = 4000.0  # Hz, from which on `emphasis` rises

@@ -223,8 +223,9 @@ class Decoder:
 
 
 def crossfade(before: Tensor, after: Tensor) -> Tensor:
-    """From one account of the same hops [..., T] to another; their ends, where each knows least, count least."""
-    weight = torch.arange(1, after.shape[-1] + 1) / (after.shape[-1] + 1)
+    """From one account of the same hops [..., T] to another, in their middle half: neither knows well how it ends."""
+    count = after.shape[-1]
+    weight = ((torch.arange(count) + 0.5 - count / 4) / (count / 2)).clamp(0, 1)
     return torch.lerp(before, after, weight)
 
 

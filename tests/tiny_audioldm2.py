@@ -28,6 +28,7 @@ def networks() -> dict[str, Any]:
         cross_attention_dim=((None, 16, 32),) * 2,
         attention_head_dim=2,
     )
+    torch.manual_seed(0)
     vae = AutoencoderKL(
         block_out_channels=(8, 8, 16),
         in_channels=1,
@@ -40,6 +41,7 @@ def networks() -> dict[str, Any]:
         sample_size=1024,
         scaling_factor=0.4110932946205139,
     )
+    torch.manual_seed(0)
     vocoder = SpeechT5HifiGan(
         SpeechT5HifiGanConfig(
             model_in_dim=64,
