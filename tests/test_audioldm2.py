@@ -9,6 +9,7 @@ import librosa
 import numpy as np
 import pytest
 import torch
+from aldm.cli.main import main
 from aldm.codec import Codec
 from aldm.codec.audioldm2 import OVERLAP, AudioLDM2
 from aldm.codec.checkpoint import Notice, is_checkpoint, licence_of
@@ -16,7 +17,8 @@ from aldm.codec.fit.checkpoint import fit_checkpoint
 from aldm.codec.folder import ModelError
 from aldm.codec.hifigan import HifiGan
 from aldm.format.stream import read_stream
-from conftest import DATA, aldm, clip
+from click.testing import CliRunner, Result
+from conftest import DATA, clip
 
 pytestmark = pytest.mark.filterwarnings("ignore::aldm.codec.checkpoint.Notice")
 
@@ -409,17 +411,27 @@ def test_fit_learns_tables_for_a_checkpoint(text_checkpoint: Path, tmp_path: Pat
 
 def test_command(checkpoint: Path, tmp_path: Path) -> None:
     out, wav = tmp_path / "a.aldm", tmp_path / "a.wav"
-    done = aldm("encode", DATA / "speech.flac", out, "--model", checkpoint, "--bitrate", 1, "--posterior", 0.5)
-    assert done.returncode == 0, done.stderr
-    assert b"note: weights of AudioLDM 2" in done.stderr
-    info = aldm("info", out)
-    assert b"CC BY-NC-SA 4.0" in info.stdout
-    assert b"MODEL=audioldm2:tiny" in info.stdout
-    done = aldm("decode", out, wav, "--model", checkpoint, "--vocoder", "hybrid", "--dtype", "bfloat16")
-    assert done.returncode == 0, done.stderr
-    wrong = aldm("decode", out, wav, "--force")
-    assert wrong.returncode == 1
-    assert wrong.stderr.count(b"\n") == 1
-    wrong = aldm("encode", DATA / "speech.flac", wav, "--model", checkpoint, "--device", "abacus", "--force")
-    assert wrong.returncode == 1
-    assert b"no device abacus" in wrong.stderr
+
+    def run(*words: object) -> Result:
+        return CliRunner().invoke(main, [str(word) for word in words])
+
+    done = run("encode", DATA / "speech.flac", out, "--model", checkpoint, "--bitrate", 1, "--posterior", 0.5)
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr.startswith("note: weights of AudioLDM 2")
+    info = run("info", out)
+    assert "CC BY-NC-SA 4.0" in info.stdout
+    assert "MODEL=audioldm2:tiny" in info.stdout
+    done = run("decode", out, wav, "--model", checkpoint, "--vocoder", "hybrid", "--dtype", "bfloat16")
+    assert done.exit_code == 0, done.stderr
+    for wrong, message in (
+        (("decode", out, wav, "--force"), "needs model"),
+        (("encode", wav, out, "--force", "--model", checkpoint, "--device", "abacus"), "no device abacus"),
+        (("encode", wav, out, "--force", "--dtype", "float16"), "only for AudioLDM 2"),
+        (("encode", wav, out, "--force", "--model", "music@0"), "cannot get vae/ of cvssp/audioldm2-music"),
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+            done = run(*wrong)
+        assert done.exit_code == 1
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
