@@ -146,7 +146,7 @@ class Decoder:
             if magnitudes is None:
                 missing += stop - skip
                 continue
-            magnitudes = alike(lambda m, skip=skip, stop=stop: m[:, skip:stop], magnitudes)  # type: ignore[misc]
+            magnitudes = alike(lambda m, skip=skip, stop=stop: m[:, skip:stop], magnitudes)
             for gap in concealer.fill(missing, magnitudes):
                 yield vocoders.push(gap)
             yield vocoders.push(magnitudes)

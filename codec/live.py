@@ -18,7 +18,7 @@ BURST = 2.56  # seconds' worth of bits that may be saved for later
 class LiveEncoder:
     """Encodes a stream of unknown length; made by `Codec.stream`.
 
-    finest quality for which the stream so far stays under it, header and all; or the coarsest.
+    With a quality, all packets have it, and their bytes are those of `Codec.encode`. With a bitrate, each has the
     finest quality for which the stream so far stays under it, header and all, or the coarsest.
 
     Attributes:
@@ -52,7 +52,7 @@ class LiveEncoder:
             packet_hops=hops,
             model=model.fingerprint[:4],
         )
-        self._pending = header.pack() + preamble  # goes out with the first packet
+        self._pending = header.pack() + preamble  # goes out with the first block
         self._packets = 0
         self._saved = -float(len(self._pending) + END_BYTES)  # bytes
 
@@ -83,11 +83,9 @@ class LiveEncoder:
         return data + end
 
     def _encode(self, windows: Iterable[np.ndarray]) -> bytes:
-        data = b""
+        data, self._pending = self._pending, b""
         for window in windows:
             packet = self._encoder.analyze_window(window)
-            data += self._pending
-            self._pending = b""
             if self._quality is not None:
                 data += b"".join(self._encoder.records([packet], self._quality, 1.0, first=self._packets))
             else:

@@ -44,10 +44,11 @@ class Format:
         Raises:
             AudioError: anything else.
         """
-        rate, channels, sample, *more = [*text.split(":"), "1", "s16"][: max(3, text.count(":") + 1)]
-        if more or not (rate.isdecimal() and channels.isdecimal()):
+        rate, *more = text.split(":")
+        channels, *kind = more or ["1"]
+        if not (rate.isdecimal() and channels.isdecimal()) or len(kind) > 1:
             raise AudioError(f"a raw format is RATE[:CHANNELS[:SAMPLE]], not {text}")
-        return cls(int(rate), int(channels), sample)
+        return cls(int(rate), int(channels), *kind)
 
     @property
     def frame_bytes(self) -> int:

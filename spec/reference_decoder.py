@@ -11,6 +11,7 @@ import zlib
 from binascii import crc_hqx
 from bisect import bisect_right
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import accumulate
@@ -135,6 +136,7 @@ class Packet:
     channels: list[Channel]
     layer: Layer | None = None
     doubtful: bool = False  # the layer's checksum does not hold
+    lost: bool = False  # what it holds does not decode
 
     @property
     def coded(self) -> int:
@@ -151,7 +153,10 @@ class Index(NamedTuple):
 
 @dataclass
 class File:
-    """`packets` has None for a missing one; `samples` is None if unknown, `index` if there is none."""
+    """`packets` has None for a missing one; `samples` is None if unknown, `index` if there is none.
+
+    `hops` is how long the sound is.
+    """
 
     version: str
     model: str
@@ -161,15 +166,11 @@ class File:
     rate: int
     packet_hops: int
     samples: int | None
+    hops: int = 0
     index: Index | None = None
     comments: list[str] = field(default_factory=list)
     packets: list[Packet | None] = field(default_factory=list)
     damage: list[str] = field(default_factory=list)
-
-    @property
-    def hops(self) -> int:
-        """Length of the sound, where it is known."""
-        return -(-(self.samples or 0) * 100 // self.rate)
 
 
 class Record(NamedTuple):
@@ -232,17 +233,17 @@ def read_record(data: bytes, at: int, expected: int) -> Record | None:
     return Record(data[at], at, data[begin : end - 4], end, number)
 
 
-def read_packet(body: bytes, file: File, model: Model) -> tuple[Packet, bytes]:
+def read_packet(body: bytes, file: File) -> tuple[Packet, bytes]:
     """The packet without its channels, and its payload."""
     hops, at = leb128(body, 0)
     quality = file.quality
     if quality == OWN_QUALITY:
-        quality, at = (body[at] if at < len(body) else NO_BASE), at + 1
+        quality, at = int.from_bytes(body[at : at + 1], "little"), at + 1
+        if quality >= OWN_QUALITY:
+            raise Damaged("the packet has no quality")
     payload = at + 2 * file.channels
-    if not 1 <= hops <= file.packet_hops or hops % model.patch or len(body) < payload:
+    if not 1 <= hops <= file.packet_hops or len(body) < payload:
         raise Damaged("a field of the packet is out of limits")
-    if quality >= len(model.choice) and file.quality != NO_BASE:
-        raise Damaged("the model does not have the quality of the packet")
     gains = struct.unpack_from(f"<{file.channels}h", body, at)
     if gains[0] == COPY:
         raise Damaged("the first channel has none before it")
@@ -250,8 +251,12 @@ def read_packet(body: bytes, file: File, model: Model) -> tuple[Packet, bytes]:
 
 
 def read_channels(packet: Packet, payload: bytes, model: Model) -> list[Channel]:
+    if packet.hops % model.patch:
+        raise Damaged("the packet has a part of a vector")
     if packet.quality == NO_BASE:
         return []
+    if packet.quality >= len(model.choice):
+        raise Damaged("the model does not have the quality of the packet")
     coder = RangeDecoder(payload)
     return [read_channel(coder, packet.hops // model.patch, packet.quality, model) for _ in range(packet.coded)]
 
@@ -296,7 +301,6 @@ class Reader:
     def __init__(self, data: bytes, model: Model) -> None:
         self.data, self.model, self.file = data, model, read_header(data, model)
         self.records: list[Record] = []  # that were taken, in the order of the file
-        self.reached = 0  # hop where the last packet ends, as far as its fields can be read
         self.ended = False  # by an end record that counts
         self.passed_over = 0  # the last byte of which that can be said
         self.work = 0
@@ -345,7 +349,7 @@ class Reader:
         elif record.kind == END and len(body) == 5 and file.samples is None:
             samples = int.from_bytes(body, "little")
             if samples != UNKNOWN:
-                taken = self.reached * 160 - -(-samples * 16000 // file.rate)
+                taken = self.reached()[1] * 160 - -(-samples * 16000 // file.rate)
                 if not (file.packets and samples and taken < 16 * 160):
                     raise Damaged("the end is not that of the packets before it")
                 file.samples, self.ended = samples, True
@@ -356,16 +360,16 @@ class Reader:
         file, number = self.file, record.number or 0
         if self.ended:
             raise Damaged("a packet behind the end")
-        if file.packets and self.reached % file.packet_hops:
+        if file.packets and file.packets[-1] and file.packets[-1].hops < file.packet_hops:
             file.damage.append(f"packet {len(file.packets) - 1} is too short for one that is not the last")
             file.packets[-1] = None
         file.damage += [f"packet {n} is missing" for n in range(len(file.packets), number)]
         file.packets += [None] * (number + 1 - len(file.packets))
-        self.reached = number * file.packet_hops
-        packet, payload = read_packet(record.body, file, self.model)
-        self.reached += packet.hops
-        packet.channels = read_channels(packet, payload, self.model)
+        packet, payload = read_packet(record.body, file)
         file.packets[-1] = packet
+        packet.lost = True
+        packet.channels = read_channels(packet, payload, self.model)
+        packet.lost = False
 
     def take_layer(self, record: Record) -> None:
         last = next((r.number for r in reversed(self.records) if r.kind == PACKET), None)
@@ -382,41 +386,49 @@ class Reader:
 
     def take_index(self, record: Record) -> None:
         """The index, held against the records before it."""
-        body, at = record.body, 5
-        if len(body) < 9:
-            raise Damaged("the index is too short")
-        offsets = [int.from_bytes(body[:5], "little")]
-        while at < len(body) - 4:
-            distance, at = leb128(body[:-4], at)
-            offsets.append(offsets[-1] + distance)
-        *offsets, end = offsets
+        distances, at, body = [int.from_bytes(record.body[:5], "little")], 5, record.body[:-4]
+        with suppress(Damaged):  # then it does not hold
+            while at < len(body):
+                distance, at = leb128(body, at)
+                distances.append(distance)
+        *offsets, end = accumulate(distances)
         packets = [r for r in self.records if r.kind == PACKET]
         there = all(offsets[r.number or 0 : (r.number or 0) + 1] == [r.begin] for r in packets)
         after = (
             r.begin for r in [*self.records, record] if packets and r.begin > packets[-1].begin and r.kind != LAYER
         )
-        size_fits = int.from_bytes(body[-4:], "little") == record.end - record.begin
-        holds = there and len(offsets) == len(self.file.packets) and end == next(after, None) and size_fits
+        fits = at == len(body) and record.body[-4:] == (record.end - record.begin).to_bytes(4, "little")
+        holds = there and fits and len(offsets) == len(self.file.packets) and end == next(after, None)
         self.file.index = Index(offsets, end, holds)
+
+    def reached(self) -> tuple[int, int]:
+        """Number of the last whole packet, and the hop where it ends."""
+        last = max((n for n, packet in enumerate(self.file.packets) if packet), default=-1)
+        packet = self.file.packets[last] if last >= 0 else None
+        return last, last * self.file.packet_hops + packet.hops if packet else 0
 
     def finish(self) -> None:
         """What only the whole file shows."""
-        file = self.file
+        file, (last, end) = self.file, self.reached()
+        if last < 0:
+            raise Unreadable("no whole packet")
+        begin = next(record.begin for record in self.records if (record.kind, record.number) == (PACKET, last))
+        more = len(file.packets) > last + 1 or self.passed_over > begin
+        del file.packets[last + 1 :]
         for n, packet in enumerate(file.packets):
             if packet and packet.quality == NO_BASE and packet.coded and not packet.layer:
-                file.damage.append(f"packet {n} has no layer, and nothing else")
+                file.damage.append(f"packet {n} has no base layer, and no layer that can be used")
+                packet.lost = True
+            if packet and packet.lost:
                 file.packets[n] = None
+        file.hops = end
         if file.samples is not None:
+            file.hops = -(-file.samples * 100 // file.rate)
+            if end < file.hops:
+                file.damage.append(f"the file ends early: {end} of {file.hops} hops")
+                file.packets += [None] if more else []
+                file.hops = min(file.hops, (last + 2) * file.packet_hops if more else end)
             del file.packets[-(-file.hops // file.packet_hops) :]
-        last = max((n for n, packet in enumerate(file.packets) if packet), default=None)
-        if last is None:
-            raise Unreadable("no whole packet")
-        end = file.packets[-1]
-        reached = len(file.packets) * file.packet_hops - (file.packet_hops - end.hops if end else 0)
-        if file.samples is not None and reached < file.hops:
-            file.damage.append(f"the file ends early: {reached} of {file.hops} hops")
-            begin = next(record.begin for record in self.records if (record.kind, record.number) == (PACKET, last))
-            file.packets[last + 1 :] = [None] if not end or self.passed_over > begin else []
 
 
 def read(data: bytes, model: Model) -> File:
