@@ -295,6 +295,12 @@ def _damaged_layer(window: _Window, at: int, expected: int) -> Record | None:
     return Record(LAYER, window.slice(start, end), at, end + 4 - at, expected - 1, whole=False)
 
 
+def is_packet(source: BinaryIO, at: int, number: int) -> bool:
+    """Whether a stream that stands at an offset has a whole packet of that number there."""
+    record, _ = _record_at(_Window(source, at), at, number)
+    return record is not None and (record.kind, record.index) == (PACKET, number)
+
+
 def read_records(source: bytes | BinaryIO, at: int = HEADER_SIZE, expected: int = 0) -> Iterator[Record | DamageError]:
     """Records of a stream, each as soon as it is complete; a DamageError in the place of every stretch that is none.
 

@@ -20,6 +20,7 @@ from .container import (
     Packet,
     Record,
     duration_hops,
+    is_packet,
     read_records,
 )
 from .errors import DamageError
@@ -71,7 +72,7 @@ class StreamReader:
         passed over unread.
         """
         held: Item | None = None
-        firm = False  # the held packet has a layer whose checksum holds
+        firm = sought = False  # the held packet has a layer whose checksum holds; the first packet was looked for
         records = read_records(self._source)
         while (record := next(records, None)) is not None:
             if isinstance(record, DamageError):
@@ -89,9 +90,11 @@ class StreamReader:
             elif record.kind == END:
                 self._end(record, held)
             elif record.kind == PACKET:
-                if self._next == 0 and first and (found := self._seek(first)):
-                    records, self._next = found, first
-                    continue
+                if first and not sought:
+                    sought = True
+                    if found := self._seek(first):
+                        records, self._next = found, first
+                        continue
                 if held:
                     yield from self._give(held, first, followed=True)
                 held, firm, self._broken = self._parse(record), False, False
@@ -112,10 +115,9 @@ class StreamReader:
         at = find_packet(self._source, number)
         if at is not None:
             self._source.seek(at)
-            record = next(read_records(self._source, at, number), None)
-            if isinstance(record, Record) and (record.kind, record.index) == (PACKET, number):
-                self._source.seek(at)
-                return read_records(self._source, at, number)
+            found = is_packet(self._source, at, number)
+            self._source.seek(at if found else back)
+            return read_records(self._source, at, number) if found else None
         self._source.seek(back)
         return None
 

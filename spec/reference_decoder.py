@@ -367,6 +367,8 @@ class Reader:
         file.packets += [None] * (number + 1 - len(file.packets))
         packet, payload = read_packet(record.body, file)
         file.packets[-1] = packet
+        if file.samples is not None and number * file.packet_hops * file.rate >= file.samples * 100:
+            return  # it is behind the end
         packet.lost = True
         packet.channels = read_channels(packet, payload, self.model)
         packet.lost = False

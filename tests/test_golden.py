@@ -147,3 +147,22 @@ def reference_model(name: str) -> Any:
 def test_reference_decoder_refuses_the_same(name: str) -> None:
     with pytest.raises(reference.Unreadable):
         reference.read(read(name), reference_model("tiny"))
+
+
+@pytest.mark.parametrize("name", [n for n in names("valid") if "quality-" not in n or n.endswith("24")])
+def test_every_flip_is_noticed_and_every_cut_ends_well(name: str) -> None:
+    """At every byte, by the reader alone, which is what finds damage."""
+    data = read(name)
+    whole = StreamReader(data)
+    packets = sum(item.packet is not None for item in whole.packets())
+    for at in range(len(data)):
+        flipped = data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :]
+        for broken in (flipped, data[:at]):
+            try:
+                reader = StreamReader(broken)
+                found = sum(item.packet is not None for item in reader.packets())
+            except FormatError:
+                continue
+            assert found <= packets
+            assert reader.damage or broken is not flipped
+            assert reader.damage or at == len(data) or whole.header.samples is None or found == packets
