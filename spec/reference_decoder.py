@@ -417,12 +417,6 @@ class Reader:
         begin = next(record.begin for record in self.records if (record.kind, record.number) == (PACKET, last))
         more = len(file.packets) > last + 1 or self.passed_over > begin
         del file.packets[last + 1 :]
-        for n, packet in enumerate(file.packets):
-            if packet and packet.quality == NO_BASE and packet.coded and not packet.layer:
-                file.damage.append(f"packet {n} has no base layer, and no layer that can be used")
-                packet.lost = True
-            if packet and packet.lost:
-                file.packets[n] = None
         file.hops = end
         if file.samples is not None:
             file.hops = -(-file.samples * 100 // file.rate)
@@ -431,6 +425,12 @@ class Reader:
                 file.packets += [None] if more else []
                 file.hops = min(file.hops, (last + 2) * file.packet_hops if more else end)
             del file.packets[-(-file.hops // file.packet_hops) :]
+        for n, packet in enumerate(file.packets):
+            if packet and packet.quality == NO_BASE and packet.coded and not packet.layer:
+                file.damage.append(f"packet {n} has no base layer, and no layer that can be used")
+                packet.lost = True
+            if packet and packet.lost:
+                file.packets[n] = None
 
 
 def read(data: bytes, model: Model) -> File:
