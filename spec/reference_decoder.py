@@ -314,9 +314,8 @@ class Reader:
         """Whole, or a layer right behind its packet with a whole record or the end of the file behind it."""
         if record.number is not None:
             return True
-        before = self.records[-1] if self.records else None
-        behind = before and before.kind == PACKET and before.end == record.begin
-        return bool(behind and record.kind == LAYER and (record.end == len(self.data) or self.whole(record.end)))
+        behind = [before.kind for before in self.records[-1:]] == [PACKET]
+        return behind and record.kind == LAYER and (record.end == len(self.data) or self.whole(record.end))
 
     def read(self) -> File:
         at, size = 24, len(self.data)
