@@ -6,6 +6,8 @@ import contextlib
 import logging
 import os
 import pickle
+import secrets
+import socket
 import sys
 import tempfile
 import warnings
@@ -20,6 +22,7 @@ Task = TypeVar("Task")
 
 BLOCKS = 10_000  # at most, that Ray Data has to keep books of
 IN_FLIGHT = 4  # blocks that a worker has, so that it need not wait for the next
+CONNECT_SECONDS = 10
 TRIES = 3  # of a task whose worker dies
 STORE = 256 << 20  # bytes of a local cluster's object store: rows and tokens, no audio
 
@@ -49,6 +52,9 @@ def on_ray(
         click.ClickException: no Ray, no such cluster, or workers that do not start.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is None:  # nobody else may use it; without a token here Ray leaves one in the home folder
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         import ray
         import ray.data
@@ -93,6 +99,9 @@ def on_ray(
             local = dict(num_cpus=jobs or os.cpu_count(), object_store_memory=STORE, include_dashboard=False)
             local["_temp_dir"] = folder
         try:
+            if address and address.count(":") == 1:  # host:port; Ray itself would wait for ever
+                host, port = address.split(":")
+                socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
             ray.init(address or "local", log_to_driver=False, **local)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             where = f"at {address}" if address else "on this machine"
