@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 import os
 import signal
 import sys
@@ -13,14 +15,18 @@ from typing import Any
 
 import click
 
+from ..format.container import NO_BASE, Header
+from ..format.stream import StreamReader
 from .batch import batch
 from .bench import analyze, bench
 from .files import output_file, read_input
 from .info import info
+from .live import encode_live, play, stream_format
 
 # Threads that wait by spinning make two commands at once on two cores three to ten times slower than one alone.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
 
+LOW_LATENCY = 0.32  # seconds in a packet
 PROGRESS_SECONDS = 60.0  # shorter clips are done before a bar says anything
 
 
@@ -97,12 +103,15 @@ def _say(message: str) -> None:
 @click.option("--model", "-m", metavar="M", help="Model in the package, or a model folder.")
 @click.option(
     "--packet",
-    type=click.FloatRange(2, 10.24),
+    type=click.FloatRange(0.16, 10.24),
     metavar="S",
-    help="Seconds in a packet.",
-    default=10.24,
-    show_default=True,
+    help="Seconds in a packet.  [default: 10.24]",
 )
+@click.option("--low-latency", is_flag=True, help=f"For live sound: packets of {LOW_LATENCY} s, more bits.")
+@click.option("--raw", metavar="RATE[:CHANNELS[:SAMPLE]]", help="IN is bare samples: u8, s16, s24, s32, f32 or f64.")
+@click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="Store it in the file. May be repeated.")
+@click.option("--no-tags", is_flag=True, help="Do not take over what IN says of itself.")
+@click.option("--index", is_flag=True, help="Write where packets are, for readers that cannot scan the file.")
 @click.option("--force", "-f", is_flag=True, help="Replace OUT if it exists.")
 def encode(
     source: str,
@@ -112,41 +121,63 @@ def encode(
     layers: str,
     steps: int | None,
     model: str | None,
-    packet: float,
+    packet: float | None,
+    low_latency: bool,
+    raw: str | None,
+    tags: tuple[str, ...],
+    no_tags: bool,
+    index: bool,
     force: bool,
     **sizes: int | None,
 ) -> None:
     """Encode the audio file IN as the .aldm file OUT. `-` is standard input or output.
 
-    With --layers both, --quality is that of the base layer, and --bitrate that of the whole.
+    With --layers both, --quality is that of the base layer, and --bitrate that of the whole. WAV and raw samples from
+    standard input are encoded while they come, each packet as good as the bitrate allows so far; Ctrl-C ends them.
     """
     if bitrate is not None and quality is not None and layers != "both":
         raise click.UsageError("give --bitrate or --quality, not both")
+    if packet is not None and low_latency:
+        raise click.UsageError("give --packet or --low-latency, not both")
     given = {name: value for name, value in {"steps": steps, **sizes}.items() if value is not None}
     if layers == "base" and given:
         raise click.UsageError(f"--{next(iter(given))} is for --layers both and ddcm")
-    with output_file(target, force) as out:
-        content = source if Path(source).is_file() else io.BytesIO(read_input(source))
+    piped = source == "-" and layers == "base"
+    started = time.perf_counter()
+    with output_file(target, force, live=piped) as out:
+        start = b"" if raw or not piped else sys.stdin.buffer.read(12)
+        if source != "-" and not Path(source).is_file():
+            read_input(source)  # says what is wrong with it
         from ..codec.audio import AudioReader
-        from ..codec.codec import Codec
+        from ..codec.codec import PACKET_SECONDS, Codec
         from ..codec.diffusion import DDCM
-        from ..format.container import NO_BASE, Header
+        from ..codec.pcm import Format
 
-        started = time.perf_counter()
+        form = Format.parse(raw) if raw else stream_format(start, sys.stdin.buffer) if piped else None
         ddcm = DDCM(**given) if given.keys() - {"steps"} else None
-        codec = Codec.from_pretrained(model, packet_seconds=packet)
-        reader = AudioReader(content)
-        seconds = reader.samples / reader.sample_rate
-        bar, progress = _progress("encoding", seconds)
-        with bar:
-            options: dict[str, Any] = {"layers": layers, "ddcm": ddcm, "steps": steps}
-            data = codec.encode(reader, bitrate=bitrate, quality=quality, progress=progress, **options)
-        out.write(data)
-        took = time.perf_counter() - started
-    kbps = len(data) * 8 / seconds / 1000
-    level = Header.parse(data).quality
-    quality_name = "no base layer" if level == NO_BASE else f"quality {level}"
-    _say(f"{seconds:.2f} s -> {len(data)} bytes, {kbps:.3f} kbit/s, {quality_name}, in {took:.2f} s")
+        codec = Codec.from_pretrained(model, packet_seconds=LOW_LATENCY if low_latency else packet or PACKET_SECONDS)
+        if form:
+            if layers != "base" or index:
+                raise click.UsageError("streams have no enhancement layers and no index")
+            with contextlib.nullcontext(sys.stdin.buffer) if source == "-" else open(source, "rb") as stream:
+                rates = {"bitrate": bitrate, "quality": quality, "comments": tags}
+                seconds, size = encode_live(codec, stream, form, out, rates)
+            level = None
+        else:
+            content = io.BytesIO(start + sys.stdin.buffer.read()) if source == "-" else source
+            reader = AudioReader(content)
+            seconds = reader.samples / reader.sample_rate
+            bar, progress = _progress("encoding", seconds)
+            with bar:
+                options: dict[str, Any] = {"layers": layers, "ddcm": ddcm, "steps": steps, "index": index}
+                options["comments"] = [*tags] if no_tags else [*reader.tags, *tags]
+                data = codec.encode(reader, bitrate=bitrate, quality=quality, progress=progress, **options)
+            out.write(data)
+            size, level = len(data), Header.parse(data).quality
+    took = time.perf_counter() - started
+    kbps = size * 8 / seconds / 1000
+    quality_name = "live" if level is None else "no base layer" if level == NO_BASE else f"quality {level}"
+    _say(f"{seconds:.2f} s -> {size} bytes, {kbps:.3f} kbit/s, {quality_name}, in {took:.2f} s")
     if bitrate is not None and kbps > bitrate:
         _say(f"note: {bitrate:g} kbit/s cannot be met: this is the least that these options take")
 
@@ -171,6 +202,7 @@ def encode(
     help="Steps of diffusion that put seeded noise in the place of what the quantiser removed.",
 )
 @click.option("--strict", is_flag=True, help="Refuse a damaged file instead of decoding what is whole.")
+@click.option("--raw", is_flag=True, help="Bare 16-bit samples to standard output, without the header of a WAV.")
 @click.option("--model", "-m", metavar="M", help="Model folder; models in the package are found by themselves.")
 @click.option("--force", "-f", is_flag=True, help="Replace OUT if it exists.")
 def decode(
@@ -183,38 +215,51 @@ def decode(
     layers: str,
     refine: int,
     strict: bool,
+    raw: bool,
     model: str | None,
     force: bool,
 ) -> None:
-    """Decode the .aldm file IN to the audio file OUT (WAV, FLAC, ... by its name). `-` is a pipe."""
-    with output_file(target, force) as out:
-        started = time.perf_counter()
-        data = read_input(source)
-        from ..format.container import Header
+    """Decode the .aldm file IN to the audio file OUT (WAV, FLAC, ... by its name). `-` is a pipe.
 
-        header = Header.parse(data)
+    To standard output, sound is written as soon as its packet is read.
+    """
+    if raw and target != "-":
+        raise click.UsageError("--raw is for standard output")
+    with contextlib.ExitStack() as stack:
+        out = stack.enter_context(output_file(target, force, live=True))
+        started = time.perf_counter()
+        stream = sys.stdin.buffer if source == "-" else stack.enter_context(open(source, "rb"))
+        reader = StreamReader(stream)
+        header = reader.header
         from ..codec.audio import write_audio
         from ..codec.codec import Codec
         from ..codec.folder import model_with
 
         codec = Codec.from_pretrained(model or model_with(header.model), vocoder=vocoder)
-        decoder = codec.decoder(data, strict, layers, refine)
+        decoder = codec.decoder(reader, strict, layers, refine)
         blocks = decoder.blocks(original_rate, start, duration)
         rate = header.sample_rate if original_rate else codec.sample_rate
-        bar, progress = _progress("decoding", duration or (header.samples or 0) / header.sample_rate)
-        with bar:
-            suffix = "" if target == "-" else Path(target).suffix
-            samples = write_audio(out, blocks, rate, header.channels, suffix, lambda n: progress(n / rate))
+        if target == "-":
+            from ..codec.pcm import wav_header
+
+            samples = decoder.length(original_rate, start, duration)
+            samples = play(out, blocks, b"" if raw else wav_header(rate, header.channels, samples))
+        else:
+            bar, progress = _progress("decoding", duration or (header.samples or 0) / header.sample_rate)
+            first = next(blocks, None)  # by now, comments are read
+            with bar:
+                everything = itertools.chain([] if first is None else [first], blocks)
+                told = lambda n: progress(n / rate)  # noqa: E731
+                tags = reader.comments
+                samples = write_audio(out, everything, rate, header.channels, Path(target).suffix, told, tags)
         took = time.perf_counter() - started
     if refine and not decoder.refine:
         _say("note: this quality leaves nothing to refine; decoded as it is")
-    _say(f"{len(data)} bytes -> {samples / rate:.2f} s, {header.channels} x {rate} Hz, in {took:.2f} s")
+    _say(f"{samples / rate:.2f} s, {header.channels} x {rate} Hz, in {took:.2f} s")
     if decoder.damage:
         for line in decoder.damage[:5]:
             _say(f"damage: {line}")
-        _say(
-            f"warning: {len(decoder.damage)} damaged places; {decoder.decoded} packets decoded, silence for the others"
-        )
+        _say(f"warning: {len(decoder.damage)} damaged places; {decoder.decoded} packets decoded, the others concealed")
         sys.exit(3)
 
 

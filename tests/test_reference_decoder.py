@@ -179,7 +179,7 @@ def test_any_payload_decodes_alike_or_not_at_all(codec: Codec, model: Any) -> No
     for size in [0, 1, 2, 3, 4, 5, 7, 8, 9, 12, *[40] * 30, 400, 3000]:
         payload = random.bytes(size) if size % 5 else bytes([255] * size)
         level = int(random.integers(48))
-        packet = reference.Packet(64, (0, 0), [])
+        packet = reference.Packet(64, level, (0, 0), [])
         try:
             coder = reference.RangeDecoder(payload)
             packet.channels = [reference.read_channel(coder, 4, level, model) for _ in range(2)]
@@ -352,8 +352,12 @@ def test_garbage_between_records(based: bytes, check: Check) -> None:
 def test_files_that_cannot_be_read(based: bytes, model: Any) -> None:
     header = Header.parse(based)
     changes: list[dict[str, Any]] = [
-        {"version": (1, 0)},
+        {"version": (0, 1)},
+        {"version": (2, 0)},
         {"quality": 48},
+        {"quality": 253},
+        {"quality": NO_BASE},
+        {"samples": 0},
         {"channels": 0},
         {"sample_rate": 0},
         {"sample_rate": 800_000},
@@ -367,7 +371,7 @@ def test_files_that_cannot_be_read(based: bytes, model: Any) -> None:
     for data in files:
         with pytest.raises(reference.Unreadable):
             reference.read(data, model)
-    later = dataclasses.replace(header, version=(0, 9)).pack() + based[24:]
+    later = dataclasses.replace(header, version=(1, 9)).pack() + based[24:]
     assert all(reference.read(later, model).packets)
 
 
