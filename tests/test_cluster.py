@@ -125,6 +125,7 @@ def test_own_cluster_does_what_the_local_engine_does(tmp_path: Path) -> None:
         environment = os.environ | dict(ALDM_TEST=mark, TMPDIR=tempfile.gettempdir())
         results[engine] = aldm("batch", *arguments, cwd=tmp_path, env=environment)
     said = {engine: result.stderr.split(b";")[0].splitlines() for engine, result in results.items()}
+    said = {engine: [x for x in lines if b" of 4 files, " not in x] for engine, lines in said.items()}  # if it is slow
     assert said["ray"] == said["local"]  # nothing of Ray's
     assert [r.returncode for r in results.values()] == [3, 3]
     assert results["ray"].stdout == b""
