@@ -23,8 +23,10 @@ def pack_index(offsets: Sequence[int], end: int) -> bytes:
         offsets: of all packets' records, from number 0 on.
         end: where the last packet and what belongs to it ends.
     """
+    if not offsets:
+        return b""
     distances = [b - a for a, b in zip(offsets, [*offsets[1:], end], strict=True)]
-    if not distances or max(distances) > MAX_BODY:
+    if max(distances) > MAX_BODY:
         return b""
     body = OFFSET.pack(offsets[0].to_bytes(5, "little")) + b"".join(map(pack_leb128, distances))
     if len(body) + 4 > MAX_BODY:

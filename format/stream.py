@@ -62,6 +62,7 @@ class StreamReader:
         self.damage: list[str] = []
         self._broken = False  # something was passed over since the last packet
         self._ended = False
+        self._reached = 0  # hops, to the end of the last whole packet
         self._next = 0  # number of the packet that comes next
 
     def packets(self, first: int = 0) -> Iterator[Item]:
@@ -97,10 +98,12 @@ class StreamReader:
                         continue
                 if held:
                     yield from self._give(held, first, followed=True)
-                held, firm, self._broken = self._parse(record), False, False
+                held, firm = self._parse(record), False
+                if held:
+                    self._broken = False
                 if held is None:
-                    self._broken = True
-                elif not self.header.layers and held.packet and held.packet.hops == self.header.packet_hops:
+                    continue
+                if not self.header.layers and held.packet and held.packet.hops == self.header.packet_hops:
                     yield from self._give(held, first)
                     held = None
         if held:
@@ -123,12 +126,13 @@ class StreamReader:
 
     def _parse(self, record: Record) -> Item | None:
         if self._ended:
-            self.damage.append(f"packet {record.index}: behind the end")
+            self.damage.append(f"packet {record.index}: after the end")
             return None
         try:
             return Item(record.index, Packet.parse(record.body, self.header))
         except DamageError as error:
             self.damage.append(f"packet {record.index}: {error}")
+            self._broken = True
             return None
 
     def _end(self, record: Record, held: Item | None) -> None:
@@ -136,10 +140,10 @@ class StreamReader:
         samples = int.from_bytes(record.body, "little")
         if self.samples is not None or len(record.body) != 5 or samples == UNKNOWN:
             return
-        reached = self.hops
+        reached = self._reached
         if held and held.packet:
             reached = held.number * self.header.packet_hops + held.packet.hops
-        if duration_hops(samples, self.header.sample_rate) <= reached - END_HOPS:
+        if not reached or duration_hops(samples, self.header.sample_rate) <= reached - END_HOPS:
             self.damage.append("an end before the end of the last packet")
             return
         self.samples, self._ended = samples, True
@@ -147,12 +151,13 @@ class StreamReader:
     def _give(self, item: Item, first: int, followed: bool = False) -> Iterator[Item]:
         """The packet, and the missing ones before it."""
         size = self.header.packet_hops
+        if followed and item.packet and item.packet.hops < size:
+            self.damage.append(f"packet {item.number}: shorter than it can be before others")
+            self._broken = True
+            return
         if gap := item.number - self._next:
             which = f"{self._next}" if gap == 1 else f"{self._next} to {item.number - 1}"
             self.damage.append(f"missing packets: {which}")
-        if followed and item.packet and item.packet.hops < size:
-            self.damage.append(f"packet {item.number}: shorter than it can be before others")
-            item = Item(item.number, None)
         end = self.header.hops
         for missing in range(self._next, item.number):
             if end is None or missing * size < end:
@@ -162,6 +167,7 @@ class StreamReader:
         self._next = item.number + 1
         if end is None or item.number * size < end:
             self.hops = item.number * size + (item.packet.hops if item.packet else size)
+            self._reached = self.hops
             if item.number >= first:
                 yield item
 
@@ -174,8 +180,8 @@ class StreamReader:
         expected = duration_hops(self.samples, self.header.sample_rate)
         if self.hops < expected:
             self.damage.append(f"ends at {self.hops / HOPS_PER_SECOND:.2f} of {expected / HOPS_PER_SECOND:.2f} s")
-            if self._broken and self._next:  # the packet that the last damage took
-                lost = -(-self.hops // self.header.packet_hops)
+            if self._broken and self._next and self.hops % self.header.packet_hops == 0:  # what the last damage took
+                lost = self.hops // self.header.packet_hops
                 self.hops = (lost + 1) * self.header.packet_hops
                 if lost >= first:
                     yield Item(lost, None)

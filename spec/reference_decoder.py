@@ -413,8 +413,8 @@ class Reader:
         file, (last, end) = self.file, self.reached()
         if last < 0:
             raise Unreadable("no whole packet")
-        begin = next(record.begin for record in self.records if (record.kind, record.number) == (PACKET, last))
-        more = len(file.packets) > last + 1 or self.passed_over > begin
+        begin = max(r.begin for r in self.records if r.kind in (PACKET, LAYER) and r.number in (last, None))
+        more = (len(file.packets) > last + 1 or self.passed_over > begin) and end % file.packet_hops == 0
         del file.packets[last + 1 :]
         file.hops = end
         if file.samples is not None:

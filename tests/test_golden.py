@@ -68,7 +68,7 @@ def facts(data: bytes) -> dict[str, Any]:
         "samples_at_16_khz": sound.shape[1],
         "packets": packets,
         "comments": again.comments,
-        "damage": len(decoder.damage),
+        "damage": bool(decoder.damage),
         "gains": digest(gains),
         "classes": digest(classes),
         "indices": digest(indices),
