@@ -105,7 +105,7 @@ def measure(folder: Path, device: str, dtype: str | None, text: bool) -> None:
         vocoder = model.with_vocoder(name)
 
         network = vocoder.vocoder()
-        timed(name, lambda vocoder=network: [*vocoder.push(frames), *vocoder.flush()])  # type: ignore[misc]
+        timed(name, lambda vocoder=network: (vocoder.push(frames), vocoder.flush()))  # type: ignore[misc]
     unet = model.denoiser
     sigma = unet.weights.sigmas[500:501]
     step, level = torch.tensor([14.0]), torch.tensor([-1])

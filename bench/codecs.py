@@ -206,11 +206,11 @@ class Unquantized(ExactMel):
         return autoencoder.decode(autoencoder.encode(mel), finest)
 
 
-def run_command(command: Sequence[str] | str) -> tuple[float, int]:
+def run_command(command: Sequence[str] | str, timeout: float = TIMEOUT) -> tuple[float, int]:
     """Run a program; its seconds and peak resident bytes. A string goes to the shell.
 
     Raises:
-        CodecError: it failed, or took longer than TIMEOUT.
+        CodecError: it failed, or took longer than `timeout` seconds.
     """
     started = time.perf_counter()
     shell = isinstance(command, str)
@@ -218,7 +218,7 @@ def run_command(command: Sequence[str] | str) -> tuple[float, int]:
         process = subprocess.Popen(
             command, shell=shell, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
-        timer = threading.Timer(TIMEOUT, os.killpg, (process.pid, signal.SIGKILL))
+        timer = threading.Timer(timeout, os.killpg, (process.pid, signal.SIGKILL))
         timer.start()
         try:
             _, status, usage = os.wait4(process.pid, 0)

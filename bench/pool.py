@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ def in_processes(
     jobs: int,
     start: Callable[..., None] | None = None,
     *given: Any,
-) -> Iterator[tuple[Task, Any]]:
+) -> Generator[tuple[Task, Any]]:
     """Call the function in `jobs` processes: pairs of task and result as they come, or BrokenProcessPool if it died.
 
     Closing the iterator, or Ctrl-C, lets what runs end, and what waits does not begin.
@@ -32,13 +32,14 @@ def in_processes(
         with ProcessPoolExecutor(min(jobs, len(left)), context, start, given) as pool:
             futures = {pool.submit(function, task): task for task in left}
             try:
-                for future in as_completed(futures):
+                for future in as_completed(list(futures)):
+                    task = futures.pop(future)  # and with it the result, once it is used
                     try:
                         result = future.result()
                     except BrokenProcessPool:
-                        died.append(futures[future])
+                        died.append(task)
                     else:
-                        yield futures[future], result
+                        yield task, result
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise

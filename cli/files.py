@@ -20,14 +20,21 @@ def read_input(name: str) -> bytes:
 
 
 @contextlib.contextmanager
-def output_file(name: str, force: bool) -> Iterator[BinaryIO]:
+def output_file(name: str, force: bool, live: bool = False, partial: Path | None = None) -> Iterator[BinaryIO]:
     """A seekable binary file that takes its name only when the block ends without an error.
 
-    `-` is standard output; a device or pipe is written when the block ends.
+    `-` is standard output, written when the block ends, as is a device or pipe; or itself, not seekable, if `live`.
+
+    Args:
+        partial: folder for what is not complete yet, on the same file system; default: where the file will be.
 
     Raises:
         click.ClickException: the file exists and `force` is not given.
     """
+    if name == "-" and live:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
     path = Path(os.path.realpath(name))  # a link stays a link
     if name == "-" or name.startswith(("/dev/", "/proc/")) or (path.exists() and not path.is_file()):
         if path.is_dir():
@@ -44,7 +51,7 @@ def output_file(name: str, force: bool) -> Iterator[BinaryIO]:
         raise click.ClickException(f"{path.parent}: No such file or directory")
     if path.exists() and not force:
         raise click.ClickException(f"{name} exists; --force replaces it")
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".aldm-", delete=False) as out:
+    with tempfile.NamedTemporaryFile(dir=partial or path.parent, prefix=".aldm-", delete=False) as out:
         try:
             yield out  # type: ignore[misc]
             out.flush()

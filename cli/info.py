@@ -26,6 +26,7 @@ def describe(data: bytes) -> dict[str, Any]:
     from ..codec.checkpoint import licence_of
     from ..codec.folder import model_with
 
+    qualities = sorted({p.quality for p in stream.packets.values() if p.quality is not None})
     seconds = None if samples is None else samples / header.sample_rate
     return {
         "format": f"{header.version[0]}.{header.version[1]}",
@@ -35,7 +36,8 @@ def describe(data: bytes) -> dict[str, Any]:
         "channels": header.channels,
         "samples": samples,
         "seconds": seconds,
-        "quality": None if header.quality == container.NO_BASE else header.quality,
+        "quality": None if header.quality >= container.OWN_QUALITY else header.quality,
+        "qualities": qualities,  # of packets that have their own
         "packet_seconds": header.packet_hops / container.HOPS_PER_SECOND,
         "packets": len(stream.packets),
         "bytes": {
@@ -67,7 +69,10 @@ def info(source: str, as_json: bool) -> None:
         rate = f"{facts['kbps']:.3f} kbit/s" if facts["kbps"] else "unknown bitrate"
         click.echo(f"format     .aldm {facts['format']}, model {facts['model_name'] or 'unknown'} ({facts['model']})")
         click.echo(f"audio      {length}, {facts['channels']} x {facts['sample_rate']} Hz")
-        quality = "no base layer" if facts["quality"] is None else f"quality {facts['quality']}"
+        quality = f"quality {facts['quality']}"
+        if facts["quality"] is None:
+            own = facts["qualities"]
+            quality = f"packets of quality {own[0]} to {own[-1]}" if own else "no base layer"
         click.echo(f"rate       {rate}, {quality}")
         if "ddcm" in facts["layers"]:
             click.echo(f"ddcm       {size['layers']} bytes of enhancement layer")

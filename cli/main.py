@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 import os
 import signal
 import sys
@@ -13,16 +15,20 @@ from typing import Any
 
 import click
 
+from ..format.container import NO_BASE, Header
+from ..format.stream import StreamReader, read_stream
 from .batch import batch
 from .bench import analyze, bench
 from .checkpoint import MODEL_HELP, loading_options
 from .files import output_file, read_input
 from .generate import generate
 from .info import info
+from .live import encode_live, play, stream_format
 
 # Threads that wait by spinning make two commands at once on two cores three to ten times slower than one alone.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
 
+LOW_LATENCY = 0.32  # seconds in a packet
 PROGRESS_SECONDS = 60.0  # shorter clips are done before a bar says anything
 
 
@@ -96,19 +102,20 @@ def _say(message: str) -> None:
 @click.option("--codebook", type=click.IntRange(1), metavar="K", help="Atoms of DDCM's codebooks, a power of two.")
 @click.option("--block", type=click.IntRange(1, 64), metavar="V", help="Latent vectors of 160 ms that share a pick.")
 @click.option("--atoms", type=click.IntRange(1, 64), metavar="M", help="Picks for each block and step.")
-@click.option(
-    "--prompt", metavar="TEXT", help="AudioLDM 2: what the sound is; stored, and used by --layers both and ddcm."
-)
+@click.option("--prompt", metavar="TEXT", help="AudioLDM 2: what the sound is, for its diffusion; stored.")
 @click.option("--model", "-m", metavar="M", help=MODEL_HELP)
 @loading_options("posterior", "std_limit")
 @click.option(
     "--packet",
-    type=click.FloatRange(2, 10.24),
+    type=click.FloatRange(0.16, 10.24),
     metavar="S",
-    help="Seconds in a packet.",
-    default=10.24,
-    show_default=True,
+    help="Seconds in a packet.  [default: 10.24]",
 )
+@click.option("--low-latency", is_flag=True, help=f"For live sound: packets of {LOW_LATENCY} s, more bits.")
+@click.option("--raw", metavar="RATE[:CHANNELS[:SAMPLE]]", help="IN is bare samples: u8, s16, s24, s32, f32 or f64.")
+@click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="Store it in the file. May be repeated.")
+@click.option("--no-tags", is_flag=True, help="Do not take over what IN says of itself.")
+@click.option("--index", is_flag=True, help="Write where packets are, for readers that cannot scan the file.")
 @click.option("--force", "-f", is_flag=True, help="Replace OUT if it exists.")
 def encode(
     source: str,
@@ -119,42 +126,66 @@ def encode(
     steps: int | None,
     prompt: str | None,
     model: str | None,
-    packet: float,
+    packet: float | None,
+    low_latency: bool,
+    raw: str | None,
+    tags: tuple[str, ...],
+    no_tags: bool,
+    index: bool,
     force: bool,
     loading: dict[str, Any],
     **sizes: int | None,
 ) -> None:
     """Encode the audio file IN as the .aldm file OUT. `-` is standard input or output.
 
-    With --layers both, --quality is that of the base layer, and --bitrate that of the whole.
+    With --layers both, --quality is that of the base layer, and --bitrate that of the whole. WAV and raw samples from
+    standard input are encoded while they come, each packet as good as the bitrate allows so far; Ctrl-C ends them.
     """
     if bitrate is not None and quality is not None and layers != "both":
         raise click.UsageError("give --bitrate or --quality, not both")
+    if packet is not None and low_latency:
+        raise click.UsageError("give --packet or --low-latency, not both")
     given = {name: value for name, value in {"steps": steps, **sizes}.items() if value is not None}
     if layers == "base" and given:
         raise click.UsageError(f"--{next(iter(given))} is for --layers both and ddcm")
-    with output_file(target, force) as out:
-        content = source if Path(source).is_file() else io.BytesIO(read_input(source))
+    piped = source == "-" and layers == "base"
+    started = time.perf_counter()
+    with output_file(target, force, live=piped) as out:
+        start = b"" if raw or not piped else sys.stdin.buffer.read(12)
+        if source != "-" and not Path(source).is_file():
+            read_input(source)  # says what is wrong with it
         from ..codec.audio import AudioReader
-        from ..codec.codec import Codec
+        from ..codec.codec import PACKET_SECONDS, Codec
         from ..codec.diffusion import DDCM
-        from ..format.container import NO_BASE, Header
+        from ..codec.pcm import Format
 
-        started = time.perf_counter()
+        form = Format.parse(raw) if raw else stream_format(start, sys.stdin.buffer) if piped else None
         ddcm = DDCM(**given) if given.keys() - {"steps"} else None
-        codec = Codec.from_pretrained(model, packet_seconds=packet, **loading)
-        reader = AudioReader(content)
-        seconds = reader.samples / reader.sample_rate
-        bar, progress = _progress("encoding", seconds)
-        with bar:
-            options: dict[str, Any] = {"layers": layers, "ddcm": ddcm, "steps": steps, "prompt": prompt}
-            data = codec.encode(reader, bitrate=bitrate, quality=quality, progress=progress, **options)
-        out.write(data)
-        took = time.perf_counter() - started
-    kbps = len(data) * 8 / seconds / 1000
-    level = Header.parse(data).quality
-    quality_name = "no base layer" if level == NO_BASE else f"quality {level}"
-    _say(f"{seconds:.2f} s -> {len(data)} bytes, {kbps:.3f} kbit/s, {quality_name}, in {took:.2f} s")
+        loading["packet_seconds"] = LOW_LATENCY if low_latency else packet or PACKET_SECONDS
+        codec = Codec.from_pretrained(model, **loading)
+        if form:
+            if layers != "base" or index:
+                raise click.UsageError("streams have no enhancement layers and no index")
+            with contextlib.nullcontext(sys.stdin.buffer) if source == "-" else open(source, "rb") as stream:
+                rates = {"bitrate": bitrate, "quality": quality, "comments": tags}
+                seconds, size = encode_live(codec, stream, form, out, rates)
+            level = None
+        else:
+            content = io.BytesIO(start + sys.stdin.buffer.read()) if source == "-" else source
+            reader = AudioReader(content)
+            seconds = reader.samples / reader.sample_rate
+            bar, progress = _progress("encoding", seconds)
+            with bar:
+                options: dict[str, Any] = {"layers": layers, "ddcm": ddcm, "steps": steps, "index": index}
+                options["prompt"] = prompt
+                options["comments"] = [*tags] if no_tags else [*reader.tags, *tags]
+                data = codec.encode(reader, bitrate=bitrate, quality=quality, progress=progress, **options)
+            out.write(data)
+            size, level = len(data), Header.parse(data).quality
+    took = time.perf_counter() - started
+    kbps = size * 8 / seconds / 1000
+    quality_name = "live" if level is None else "no base layer" if level == NO_BASE else f"quality {level}"
+    _say(f"{seconds:.2f} s -> {size} bytes, {kbps:.3f} kbit/s, {quality_name}, in {took:.2f} s")
     if bitrate is not None and kbps > bitrate:
         _say(f"note: {bitrate:g} kbit/s cannot be met: this is the least that these options take")
 
@@ -184,9 +215,8 @@ def encode(
     "--from-step", type=click.IntRange(0, 255), default=0, metavar="T", help="Step from which on --prompt counts."
 )
 @click.option("--strict", is_flag=True, help="Refuse a damaged file instead of decoding what is whole.")
-@click.option(
-    "--model", "-m", metavar="M", help="Model folder; where the file names its model, that is found by itself."
-)
+@click.option("--raw", is_flag=True, help="Bare 16-bit samples to standard output, without the header of a WAV.")
+@click.option("--model", "-m", metavar="M", help="Model folder; models that the file tells are found by themselves.")
 @loading_options("emphasis", "match_loudness")
 @click.option("--force", "-f", is_flag=True, help="Replace OUT if it exists.")
 def decode(
@@ -201,42 +231,56 @@ def decode(
     prompt: str | None,
     from_step: int,
     strict: bool,
+    raw: bool,
     model: str | None,
     force: bool,
     loading: dict[str, Any],
 ) -> None:
-    """Decode the .aldm file IN to the audio file OUT (WAV, FLAC, ... by its name). `-` is a pipe."""
-    with output_file(target, force) as out:
-        started = time.perf_counter()
-        data = read_input(source)
-        from ..format.container import Header
+    """Decode the .aldm file IN to the audio file OUT (WAV, FLAC, ... by its name). `-` is a pipe.
 
-        header = Header.parse(data)
+    To standard output, sound is written as soon as its packet is read.
+    """
+    if raw and target != "-":
+        raise click.UsageError("--raw is for standard output")
+    with contextlib.ExitStack() as stack:
+        out = stack.enter_context(output_file(target, force, live=True))
+        started = time.perf_counter()
+        stream = sys.stdin.buffer if source == "-" else stack.enter_context(open(source, "rb"))
+        reader = StreamReader(stream)
+        header = reader.header
         from ..codec.audio import write_audio
         from ..codec.checkpoint import tagged_model
         from ..codec.codec import Codec
         from ..codec.folder import model_with
-        from ..format.stream import read_stream
 
-        model = model or model_with(header.model) or tagged_model(read_stream(data).comments)
+        model = model or model_with(header.model)
+        if model is None and source != "-":
+            model = tagged_model(read_stream(read_input(source)).comments)
         codec = Codec.from_pretrained(model, vocoder=vocoder, **loading)
-        decoder = codec.decoder(data, strict, layers, refine, prompt, from_step)
+        decoder = codec.decoder(reader, strict, layers, refine, prompt, from_step)
         blocks = decoder.blocks(original_rate, start, duration)
         rate = header.sample_rate if original_rate else codec.sample_rate
-        bar, progress = _progress("decoding", duration or (header.samples or 0) / header.sample_rate)
-        with bar:
-            suffix = "" if target == "-" else Path(target).suffix
-            samples = write_audio(out, blocks, rate, header.channels, suffix, lambda n: progress(n / rate))
+        if target == "-":
+            from ..codec.pcm import wav_header
+
+            samples = decoder.length(original_rate, start, duration)
+            samples = play(out, blocks, b"" if raw else wav_header(rate, header.channels, samples))
+        else:
+            bar, progress = _progress("decoding", duration or (header.samples or 0) / header.sample_rate)
+            first = next(blocks, None)  # by now, comments are read
+            with bar:
+                everything = itertools.chain([] if first is None else [first], blocks)
+                told = lambda n: progress(n / rate)  # noqa: E731
+                tags = reader.comments
+                samples = write_audio(out, everything, rate, header.channels, Path(target).suffix, told, tags)
         took = time.perf_counter() - started
     if refine and not decoder.refine:
         _say("note: this quality leaves nothing to refine; decoded as it is")
-    _say(f"{len(data)} bytes -> {samples / rate:.2f} s, {header.channels} x {rate} Hz, in {took:.2f} s")
+    _say(f"{samples / rate:.2f} s, {header.channels} x {rate} Hz, in {took:.2f} s")
     if decoder.damage:
         for line in decoder.damage[:5]:
             _say(f"damage: {line}")
-        _say(
-            f"warning: {len(decoder.damage)} damaged places; {decoder.decoded} packets decoded, silence for the others"
-        )
+        _say(f"warning: {len(decoder.damage)} damaged places; {decoder.decoded} packets decoded, the others concealed")
         sys.exit(3)
 
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .codec import Codec as Codec
+    from .token_dataset import TokenDataset as TokenDataset
 
-__all__ = ["Codec"]
+__all__ = ["Codec", "TokenDataset"]
 
 
 def __getattr__(name: str) -> Any:
@@ -15,4 +16,8 @@ def __getattr__(name: str) -> Any:
         from .codec import Codec
 
         return Codec
+    if name == "TokenDataset":
+        from .token_dataset import TokenDataset
+
+        return TokenDataset
     raise AttributeError(name)

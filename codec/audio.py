@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
@@ -12,6 +13,7 @@ import soxr
 from ..format.container import MAX_RATE
 
 BLOCK_SECONDS = 10
+TAGS = ("title", "artist", "album", "tracknumber", "date", "genre", "comment", "copyright", "license")  # of libsndfile
 LOUDEST = 1e4
 
 
@@ -24,21 +26,48 @@ def length_at(samples: int, rate: int, new_rate: int) -> int:
     return -(-samples * new_rate // rate)
 
 
+def check_samples(block: np.ndarray) -> None:
+    """Raises AudioError for samples that are not finite, or absurdly loud."""
+    if not np.isfinite(block).all():
+        raise AudioError("audio with NaN or infinite samples")
+    if np.abs(block).max(initial=0) > LOUDEST:
+        raise AudioError(f"audio with samples beyond {LOUDEST:g} times full scale")
+
+
+class Resampler:
+    """Resamples a stream of blocks [C, n] of any size; the total length is `length_at` of theirs."""
+
+    def __init__(self, rate: int, new_rate: int, channels: int):
+        self.rate, self.new_rate, self.channels = rate, new_rate, channels
+        same = rate == new_rate
+        self._stream = None if same else soxr.ResampleStream(rate, new_rate, channels, dtype="float32")
+        self._read = self._written = 0
+
+    def push(self, block: np.ndarray) -> np.ndarray:
+        """Take samples, return those that are made by now."""
+        if self._stream is None:
+            return block
+        self._read += block.shape[1]
+        parts = [block[:, i : i + self.rate] for i in range(0, block.shape[1], self.rate)] or [block]
+        out = np.concatenate([self._stream.resample_chunk(np.ascontiguousarray(p.T)).T for p in parts], 1)
+        self._written += out.shape[1]
+        return out
+
+    def flush(self) -> np.ndarray:
+        """The rest."""
+        if self._stream is None:
+            return np.zeros((self.channels, 0), np.float32)
+        rest = self._stream.resample_chunk(np.zeros((0, self.channels), np.float32), last=True).T
+        missing = max(0, length_at(self._read, self.rate, self.new_rate) - self._written)
+        return np.pad(rest, ((0, 0), (0, max(0, missing - rest.shape[1]))))[:, :missing]
+
+
 def resample(blocks: Iterable[np.ndarray], rate: int, new_rate: int, channels: int) -> Iterator[np.ndarray]:
-    """Resample a stream of blocks [C, n]; the total length is `length_at` of theirs."""
-    if rate == new_rate:
-        yield from blocks
-        return
-    stream = soxr.ResampleStream(rate, new_rate, channels, dtype="float32")
-    read = written = 0
-    for second in (block[:, i : i + rate] for block in blocks for i in range(0, block.shape[1], rate)):
-        read += second.shape[1]
-        out = stream.resample_chunk(np.ascontiguousarray(second.T)).T
-        written += out.shape[1]
-        yield out
-    rest = stream.resample_chunk(np.zeros((0, channels), np.float32), last=True).T
-    missing = max(0, length_at(read, rate, new_rate) - written)
-    yield np.pad(rest, ((0, 0), (0, max(0, missing - rest.shape[1]))))[:, :missing]
+    """Resample a stream of blocks [C, n], see `Resampler`."""
+    resampler = Resampler(rate, new_rate, channels)
+    for block in blocks:
+        yield resampler.push(block)
+    yield resampler.flush()
 
 
 class AudioReader:
@@ -77,6 +106,14 @@ class AudioReader:
                 f"{self.channels} channels at {self.sample_rate} Hz: at most 255 channels and {MAX_RATE} Hz"
             )
 
+    @property
+    def tags(self) -> list[str]:
+        """What the file says of itself, as "NAME=value"."""
+        if self._wave is not None:
+            return []
+        values = {name: getattr(self._file, name).strip("\0 ") for name in TAGS}
+        return [f"{name.upper()}={value}" for name, value in values.items() if value]
+
     def blocks(self, sample_rate: int) -> Iterator[np.ndarray]:
         """The samples at `sample_rate`, as float32 blocks [C, n]."""
         return resample(self._raw_blocks(), self.sample_rate, sample_rate, self.channels)
@@ -93,10 +130,7 @@ class AudioReader:
                     raise AudioError(f"damaged audio: {error.error_string}") from error
             if not block.shape[1]:
                 raise AudioError(f"truncated audio: {done} of {self.samples} samples")
-            if not np.isfinite(block).all():
-                raise AudioError("audio with NaN or infinite samples")
-            if np.abs(block).max() > LOUDEST:
-                raise AudioError(f"audio with samples beyond {LOUDEST:g} times full scale")
+            check_samples(block)
             done += block.shape[1]
             yield np.ascontiguousarray(block)
 
@@ -113,12 +147,14 @@ def write_audio(
     channels: int,
     suffix: str,
     progress: Callable[[int], None] = lambda samples: None,
+    tags: Iterable[str] = (),
 ) -> int:
     """Write blocks [C, n] as 16-bit PCM, or what is next to it in the format of `suffix`; count the samples.
 
     Args:
         file: seekable, binary.
         suffix: a file name's, such as ".wav" or ".flac"; "" is WAV.
+        tags: "NAME=value"; those that the format can hold are written.
 
     Raises:
         AudioError: a format that libsndfile cannot write at this rate and number of channels.
@@ -132,6 +168,10 @@ def write_audio(
     count, guarded = 0, _Guard(file)
     try:
         with sf.SoundFile(guarded, "w", sample_rate, channels, subtype, format=name) as out:
+            for tag, _, value in (text.partition("=") for text in tags):
+                if tag.lower() in TAGS:
+                    with contextlib.suppress(sf.LibsndfileError):  # not in this format
+                        setattr(out, tag.lower(), value)
             for block in blocks:
                 out.write(block.T)
                 count += block.shape[1]

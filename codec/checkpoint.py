@@ -15,7 +15,7 @@ from .folder import TABLES, ModelError, embedded_models
 HUB = {"speech": "cvssp/audioldm2", "music": "cvssp/audioldm2-music", "large": "cvssp/audioldm2-large"}
 LICENCE = "CC BY-NC-SA 4.0 as published, not for commercial use"
 # what a file's comments say of the checkpoint that wrote it; the fingerprint in the header is what counts
-MODEL_TAG, PROMPT_TAG = "MODEL", "PROMPT"
+MODEL_TAG, PROMPT_TAG = "ALDM_MODEL", "ALDM_PROMPT"
 
 
 class Notice(UserWarning):
@@ -38,6 +38,11 @@ def is_checkpoint(name: str | Path | None) -> bool:
 def tagged(comments: Iterable[str], tag: str) -> str | None:
     """Value of the first comment of that name."""
     return next((c.partition("=")[2] for c in comments if c.partition("=")[0] == tag), None)
+
+
+def foreign_tags(comments: Iterable[str]) -> list[str]:
+    """Comments without those that say how a file was made, which a decoded sound may have brought along."""
+    return [c for c in comments if c.partition("=")[0].upper() not in (MODEL_TAG, PROMPT_TAG)]
 
 
 def licence_of(comments: Iterable[str]) -> str | None:

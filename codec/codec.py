@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -13,20 +13,24 @@ from torch import Tensor
 
 from ..format import container
 from ..format.container import Header
+from ..format.index import LEAST as INDEX_BYTES
+from ..format.index import pack_index
+from ..format.stream import StreamReader
 from .audio import AudioReader
-from .checkpoint import PROMPT_TAG, is_checkpoint
+from .checkpoint import PROMPT_TAG, foreign_tags, is_checkpoint
 from .decoder import Decoder
 from .diffusion import DDCM
-from .encoder import Encoder
+from .encoder import Encoder, Spool
 from .folder import ModelError
 from .griffin_lim import griffin_lim
+from .live import LiveEncoder
 from .model import Model
 from .quantizer import step_size
 from .vq import VectorCodebook
 
 Progress = Callable[[float], None]  # told the seconds of audio that are done
 
-PACKET_SECONDS = 10.24
+LEAST_SECONDS, PACKET_SECONDS = 0.16, 10.24
 
 
 class Codec:
@@ -34,7 +38,8 @@ class Codec:
 
     Args:
         model: loaded by `from_pretrained`.
-        packet_seconds: duration of a packet, 2 to 10.24 s, rounded up to a multiple of the model's patch.
+        packet_seconds: duration of a packet, 0.16 to 10.24 s, rounded up to a multiple of the model's patch. Short ones
+            are for live sound: each costs some bits, and some quality at its ends.
         vocoder: one of the model's; "griffin-lim" does without the magnitude network in front of it. Default: the
             network if the model has one. The gains of a file are right for the vocoder that encoded it.
 
@@ -44,8 +49,8 @@ class Codec:
     """
 
     def __init__(self, model: Model, packet_seconds: float = PACKET_SECONDS, vocoder: str | None = None):
-        if not 2 <= packet_seconds <= PACKET_SECONDS:
-            raise ValueError(f"packets last 2 to {PACKET_SECONDS} s, not {packet_seconds:g}")
+        if not LEAST_SECONDS <= packet_seconds <= PACKET_SECONDS:
+            raise ValueError(f"packets last {LEAST_SECONDS} to {PACKET_SECONDS} s, not {packet_seconds:g}")
         self.model = model = model.with_vocoder(vocoder)
         self.sample_rate = model.mel.sample_rate
         self.levels = model.codebook.levels
@@ -85,6 +90,7 @@ class Codec:
         steps: int | None = None,
         prompt: str | None = None,
         comments: Iterable[str] = (),
+        index: bool = False,
         progress: Progress = lambda seconds: None,
     ) -> bytes:
         """Audio -> the bytes of an .aldm file.
@@ -101,7 +107,8 @@ class Codec:
             ddcm: its setting; default: what meets the bitrate, with half of it for the base layer.
             steps: of that default's walk, 2 .. 255. Default: 14, and up to 40 where there are bits for them.
             prompt: says what the sound is, to the denoiser of a model that takes text; stored in the file.
-            comments: "NAME=value" strings stored in the file.
+            comments: "NAME=value" strings stored in the file, as in Vorbis comments.
+            index: close the file with the offsets of its packets. Without, readers find one by the lengths before it.
             progress: called with the seconds of audio that are analysed.
 
         Raises:
@@ -110,30 +117,29 @@ class Codec:
         """
         if layers not in ("base", "both", "ddcm"):
             raise ValueError(f"no layers {layers}; there are base, both, ddcm")
-        if bitrate is not None and quality is not None and layers != "both":
-            raise ValueError("give a bitrate or a quality, not both")
-        if bitrate is not None and not bitrate > 0:
-            raise ValueError(f"a bitrate is above 0 kbit/s, not {bitrate:g}")
+        level, fidelity = self._check_rate(bitrate, quality, layers == "both"), 1.0
         if layers == "base" and ddcm is not None:
             raise ValueError("a DDCM setting is for the layers both and ddcm")
         if layers != "base" and self.model.denoiser is None:
             raise ModelError(f"model {self.model.name} has no denoiser")
-        comments = [*self.model.tags(), *([] if prompt is None else [f"{PROMPT_TAG}={prompt}"]), *comments]
+        told = [] if prompt is None else [f"{PROMPT_TAG}={prompt}"]
+        comments = [*self.model.tags(), *told, *foreign_tags(comments)]
         if prompt is not None:
             self.model.prompted([], prompt, 0)  # refuses where there is no text
         encoder = Encoder(self.model.prompted(comments, None, 0), self._encoder.packet_vectors)
         plain = DDCM() if steps is None else DDCM(steps)  # refuses wrong ones before any work
-        level, fidelity = self._level(quality), 1.0
         if layers == "both":
             encoder.layer(DDCM(), level)
         reader = source if isinstance(source, AudioReader) else AudioReader(source, sample_rate)
         seconds = reader.samples / reader.sample_rate
-        packets = []
+        packets = Spool()
         for packet in encoder.analyze(reader.blocks(self.sample_rate)):
             packets.append(packet)
             progress(min(seconds, len(packets) * self._packet_hops / container.HOPS_PER_SECOND))
-        extra = b"".join(container.pack_record(container.COMMENT, c.encode()) for c in comments)
+        extra = b"".join(map(pack_comment, comments))
         budget = math.inf if bitrate is None else bitrate * 1000 / 8 * seconds - container.HEADER_SIZE - len(extra)
+        if index:
+            budget -= INDEX_BYTES + 2 * len(packets)
         layer = None
         if layers == "ddcm":
             level = container.NO_BASE
@@ -156,8 +162,32 @@ class Codec:
             quality=level,
             packet_hops=self._packet_hops,
             model=self.model.fingerprint[:4],
+            layers=layer is not None,
         )
-        return header.pack() + extra + b"".join(encoder.records(packets, level, fidelity, layer))
+        start = header.pack() + extra
+        return start + join(encoder.records(packets, level, fidelity, layer), len(start) if index else None)
+
+    def stream(
+        self,
+        sample_rate: int,
+        channels: int = 1,
+        *,
+        bitrate: float | None = None,
+        quality: int | None = None,
+        comments: Iterable[str] = (),
+    ) -> LiveEncoder:
+        """An encoder for sound that is still being made: `push` blocks, get packets; `flush` at the end.
+
+        Args:
+            sample_rate, channels: of the blocks that will be pushed.
+            bitrate, quality, comments: as for `encode`; with a bitrate, every packet has a quality of its own.
+
+        Raises:
+            ValueError: a quality or bitrate out of range.
+        """
+        level = self._check_rate(bitrate, quality)
+        extra = b"".join(map(pack_comment, (*self.model.tags(), *foreign_tags(comments))))
+        return LiveEncoder(self._encoder, sample_rate, channels, None if bitrate else level, bitrate, extra)
 
     def tokens(
         self,
@@ -245,7 +275,7 @@ class Codec:
             source: bytes, a path, or a binary file object.
             original_rate: resample to the rate of what was encoded; otherwise 16 kHz.
             start, duration: part to decode, seconds.
-            strict: refuse a file with damage, instead of silence in the place of damaged packets.
+            strict: refuse a file with damage, instead of concealing damaged packets.
             layers: "all", or "base": enhancement layers are ignored.
             refine: steps of diffusion for packets without an enhancement layer, up to 255: seeded noise in the place of
                 what the quantiser removed. The same in every run.
@@ -265,15 +295,15 @@ class Codec:
 
     def decoder(
         self,
-        data: bytes,
+        source: bytes | BinaryIO | StreamReader,
         strict: bool = False,
         layers: str = "all",
         refine: int = 0,
         prompt: str | None = None,
         from_step: int = 0,
     ) -> Decoder:
-        """The decoder of one file, for programs that take the sound in blocks or ask what was damaged."""
-        return Decoder(self.model, data, strict, layers, refine, prompt, from_step)
+        """The decoder of one file or stream, for programs that take the sound in blocks or ask what was damaged."""
+        return Decoder(self.model, source, strict, layers, refine, prompt, from_step)
 
     def generate(
         self,
@@ -308,9 +338,10 @@ class Codec:
             quality=container.NO_BASE,
             packet_hops=self._packet_hops,
             model=self.model.fingerprint[:4],
+            layers=True,
         )
-        tags = [*self.model.tags(), *([] if prompt is None else [f"DESCRIPTION={prompt}"]), *comments]
-        head = header.pack() + b"".join(container.pack_record(container.COMMENT, tag.encode()) for tag in tags)
+        tags = [*self.model.tags(), *([] if prompt is None else [f"DESCRIPTION={prompt}"]), *foreign_tags(comments)]
+        head = header.pack() + b"".join(map(pack_comment, tags))
         vectors = -(-samples // self.model.patch_samples)
         if prompt is None:
             return head + b"".join(self._encoder.generate(vectors, seed, ddcm or DDCM()))
@@ -363,7 +394,7 @@ class Codec:
         latents = sample_latents(unet, prompt, negative, vectors, steps, seed, guidance, scheduler)
         vocoder = self.model.vocoder()
         with torch.inference_mode():
-            pieces = [*vocoder.push(self.model.frames(latents, 0.0)), *vocoder.flush()]
+            pieces = [vocoder.push(self.model.frames(latents, 0.0)), vocoder.flush()]
         return torch.cat(pieces, 1)[:, :samples].numpy()
 
     def _generated_samples(self, seconds: float, seed: int) -> int:
@@ -375,11 +406,41 @@ class Codec:
             raise ValueError(f"a seed is 0 to {(1 << 32) - 1}, not {seed}")
         return round(seconds * self.sample_rate)
 
+    def _check_rate(self, bitrate: float | None, quality: int | None, both: bool = False) -> int:
+        """The level that a quality asks for, or the model's own choice."""
+        if bitrate is not None and quality is not None and not both:
+            raise ValueError("give a bitrate or a quality, not both")
+        if bitrate is not None and not bitrate > 0:
+            raise ValueError(f"a bitrate is above 0 kbit/s, not {bitrate:g}")
+        return self._level(quality)
+
     def _level(self, quality: int | None) -> int:
         level = self.model.default_quality if quality is None else quality
         if not 0 <= level < self.levels:
             raise ValueError(f"this model has quality 0 to {self.levels - 1}, not {level}")
         return level
+
+
+def pack_comment(text: str) -> bytes:
+    """The record of a "NAME=value".
+
+    Raises:
+        ValueError: no name, or one that is not of ASCII's printable characters; or a text beyond 2 MB.
+    """
+    name = text.partition("=")[0]
+    if "=" not in text or not name or not all(" " <= letter <= "}" for letter in name):
+        raise ValueError(f"a tag is NAME=value, with a name in ASCII, not {text[:40]!r}")
+    return container.pack_record(container.COMMENT, text.encode())
+
+
+def join(records: Iterable[bytes], offset: int | None) -> bytes:
+    """Records, and with the offset of the first one the index of packets behind them."""
+    data, packets = bytearray(), []
+    for record in records:
+        if offset is not None and record[0] == container.PACKET:
+            packets.append(offset + len(data))
+        data += record
+    return bytes(data) + (b"" if offset is None else pack_index(packets, offset + len(data)))
 
 
 def read_bytes(source: Any) -> bytes:

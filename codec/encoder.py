@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
+import math
+import pickle
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from ..format.container import Packet
 from ..format.layer import FIELDS, Layer
 from ..format.philox import words
 from .diffusion import DDCM, GENERATE, Walk
+from .framing import Framer
 from .gain import PEAK, SPECIAL, audible_energy, first_audible, gain_of, limit_gain
 from .model import Model
 from .quantizer import COARSEST, step_size
@@ -39,38 +42,34 @@ class Analysis:
     """
 
     hops: int
-    gains: tuple[int, ...]
-    latents: list[np.ndarray]
-    energies: list[tuple[int, float]]
+    gains: list[int] = field(default_factory=list)
+    latents: list[np.ndarray] = field(default_factory=list)
+    energies: list[tuple[int, float]] = field(default_factory=list)
 
 
-def windows(blocks: Iterable[np.ndarray], size: int, pad: int, multiple: int, behind: int = 0) -> Iterator[np.ndarray]:
-    """Cut a stream of blocks [C, n] into packets with the samples around them: [C, pad + size + behind + pad].
+class Spool:
+    """Analysed packets, to be read again and again; those of a long file lie in a temporary file."""
 
-    Both ends of the stream are reflected; the last packet is shorter, and reflected to a multiple of `multiple`,
-    which is larger than `pad`.
-    """
-    whole = size + behind + 2 * pad
-    held: np.ndarray | None = None  # from `pad` samples before the next packet on
-    first = True
-    for block in blocks:
-        held = block if held is None else np.concatenate([held, block], 1)
-        if first and held.shape[1] > pad:
-            held = np.concatenate([held[:, pad:0:-1], held], 1)
-            first = False
-        while not first and held.shape[1] >= whole:
-            yield held[:, :whole]
-            held = held[:, size:]
-    if held is None:
-        return
-    missing = -(held.shape[1] - (0 if first else pad)) % multiple
-    held = np.pad(held, ((0, 0), (0, missing + behind)), mode="symmetric")
-    if first:
-        held = np.concatenate([held[:, pad:0:-1], held], 1)
-    held = np.concatenate([held, held[:, -2 : -pad - 2 : -1]], 1)
-    while held.shape[1] > behind + 2 * pad:
-        yield held[:, :whole]
-        held = held[:, size:]
+    IN_MEMORY = 1 << 26  # bytes; ten minutes have 6 MB for each channel
+
+    def __init__(self, packets: Iterable[Analysis] = ()):
+        self._file = tempfile.SpooledTemporaryFile(self.IN_MEMORY)  # noqa: SIM115
+        self._count = 0
+        for packet in packets:
+            self.append(packet)
+
+    def append(self, packet: Analysis) -> None:
+        """Add one. All others have to be read to their end."""
+        pickle.dump(packet, self._file)
+        self._count += 1
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Analysis]:
+        self._file.seek(0)
+        for _ in range(self._count):
+            yield pickle.load(self._file)
 
 
 class Encoder:
@@ -79,32 +78,38 @@ class Encoder:
     def __init__(self, model: Model, packet_vectors: int):
         self.model, self.packet_vectors = model, packet_vectors
 
-    @torch.inference_mode()
+    def framer(self) -> Framer:
+        """For one stream of samples at the codec's rate."""
+        mel, patch = self.model.mel, self.model.patch_samples
+        return Framer(self.packet_vectors * patch, mel.pad, patch, self.model.overlap * mel.hop_length)
+
     def analyze(self, blocks: Iterable[np.ndarray]) -> Iterator[Analysis]:
         """Waveform blocks [C, n] at the codec's rate -> packets of latents, one after the other."""
-        mel, patch = self.model.mel, self.model.patch_samples
-        behind = self.model.overlap * mel.hop_length
-        for window in windows(blocks, self.packet_vectors * patch, mel.pad, patch, behind):
-            gains: list[int] = []
-            waves = []
-            for c, channel in enumerate(window):
-                if c and np.array_equal(channel, window[c - 1]):
-                    gains.append(container.GAIN_COPY)
-                    continue
-                core = channel[mel.pad : -mel.pad]
-                centred = channel - core.mean()
-                peak = float(np.abs(core - core.mean()).max())
-                gains.append(gain_of(peak))
-                if gains[-1] != container.GAIN_SILENT:
-                    waves.append(centred * np.float32(PEAK / peak))
-            latents, energies = [], []
-            if waves:
-                magnitudes = mel.spectrum(torch.from_numpy(np.stack(waves).astype(np.float32))).abs()
-                latents = list(self.model.autoencoder.encode(mel.from_magnitudes(magnitudes)).numpy())
-                first = first_audible(magnitudes)
-                energies = list(zip(first.tolist(), audible_energy(magnitudes, first).tolist(), strict=True))
-            hops = (window.shape[1] - 2 * mel.pad) // mel.hop_length - self.model.overlap
-            yield Analysis(hops, tuple(gains), latents, energies)
+        framer = self.framer()
+        for block in blocks:
+            yield from map(self.analyze_window, framer.push(block))
+        yield from map(self.analyze_window, framer.flush())
+
+    @torch.inference_mode()
+    def analyze_window(self, window: np.ndarray) -> Analysis:
+        """One packet's samples with those around them, as `framer` gives them -> its latents."""
+        mel = self.model.mel
+        packet = Analysis((window.shape[1] - 2 * mel.pad) // mel.hop_length - self.model.overlap)
+        for c, channel in enumerate(window):
+            if c and np.array_equal(channel, window[c - 1]):
+                packet.gains.append(container.GAIN_COPY)
+                continue
+            core = channel[mel.pad : -mel.pad]
+            peak = float(np.abs(core - core.mean()).max())
+            packet.gains.append(gain_of(peak))
+            if packet.gains[-1] == container.GAIN_SILENT:
+                continue
+            wave = ((channel - core.mean()) * np.float32(PEAK / peak)).astype(np.float32)
+            magnitudes = mel.spectrum(torch.from_numpy(wave[None])).abs()
+            packet.latents.append(self.model.autoencoder.encode(mel.from_magnitudes(magnitudes))[0].numpy())
+            first = first_audible(magnitudes)
+            packet.energies.append((int(first[0]), float(audible_energy(magnitudes, first)[0])))
+        return packet
 
     def indices(self, packet: Analysis, level: int, vectors: VectorCodebook | None = None) -> np.ndarray:
         """Codebook indices of every channel of a packet, int32: [C, N, latent_channels], zeros where it is silent.
@@ -129,7 +134,7 @@ class Encoder:
                 out[c] = next(coded)
         return out
 
-    def fit_bitrate(self, budget: float, packets: list[Analysis]) -> tuple[int, float]:
+    def fit_bitrate(self, budget: float, packets: Iterable[Analysis]) -> tuple[int, float]:
         """Finest level and fidelity whose packets take at most `budget` bytes, or the coarsest."""
         settings = [(level, fidelity) for level in range(self.model.codebook.levels) for fidelity in FIDELITIES]
         low, high = 0, len(settings) - 1
@@ -138,7 +143,7 @@ class Encoder:
             low, high = (middle, high) if self.size(packets, *settings[middle]) <= budget else (low, middle - 1)
         return settings[low]
 
-    def size(self, packets: list[Analysis], level: int, fidelity: float) -> float:
+    def size(self, packets: Iterable[Analysis], level: int, fidelity: float) -> float:
         """About how many bytes the records of the base layer take; level NO_BASE: what is left of them."""
         size = 0.0
         for packet in packets:
@@ -157,32 +162,49 @@ class Encoder:
             raise ValueError(f"quality {level} leaves nothing to refine: the model's denoiser is for less")
         return ddcm.layer(denoiser.fingerprint, float(step_size(level)), denoiser.plan)
 
-    def layer_size(self, layer: Layer, packets: list[Analysis]) -> int:
+    def layer_size(self, layer: Layer, packets: Iterable[Analysis]) -> int:
         """Bytes of the records of the enhancement layers."""
         sizes = [layer.size(len(p.latents), self.model.vectors_of(p.hops)) for p in packets if p.latents]
         return sum(sizes) + RECORD * len(sizes)
 
-    def fit_layer(self, budget: float, packets: list[Analysis], steps: int | None) -> DDCM:
+    def fit_layer(self, budget: float, packets: Iterable[Analysis], steps: int | None) -> DDCM:
         """The setting of the most bits whose enhancement layers take at most `budget` bytes, or of the fewest."""
-        coded = [p for p in packets if p.latents]
-        vectors = sum(len(p.latents) * self.model.vectors_of(p.hops) for p in coded)
-        fixed = len(coded) * (RECORD + FIELDS.size + 1)
+        sizes = [len(p.latents) * self.model.vectors_of(p.hops) for p in packets if p.latents]
+        vectors, fixed = sum(sizes), len(sizes) * (RECORD + FIELDS.size + 1)
         return DDCM.fit(8 * (budget - fixed) / max(1, vectors), steps)
 
     def records(
-        self, packets: list[Analysis], level: int, fidelity: float, layer: Layer | None = None
+        self,
+        packets: Iterable[Analysis],
+        level: int,
+        fidelity: float,
+        layer: Layer | None = None,
+        first: int = 0,
+        own: bool = False,
     ) -> Iterator[bytes]:
-        """Records of packets, with an enhancement layer on request; level NO_BASE: the layer is all that there is."""
-        first = 0
-        for _, same in itertools.groupby(packets, lambda packet: packet.hops):
-            group = list(same)
-            size = max(1, BATCH // len(group[0].gains))
-            for start in range(0, len(group), size):
-                yield from self._pack(group[start : start + size], first + start, level, fidelity, layer)
-            first += len(group)
+        """Records of packets, from number `first` on.
+
+        Args:
+            level: quality; NO_BASE: the enhancement layer is all that there is.
+            layer: setting of an enhancement layer.
+            own: packets say their quality themselves.
+        """
+        group: list[Analysis] = []
+        for packet in packets:
+            if group and (packet.hops != group[0].hops or len(group) * len(packet.gains) >= BATCH):
+                yield from self._pack(group, first, level, fidelity, layer, own)
+                first, group = first + len(group), []
+            group.append(packet)
+        yield from self._pack(group, first, level, fidelity, layer, own)
 
     def _pack(
-        self, packets: Sequence[Analysis], first: int, level: int, fidelity: float, layer: Layer | None
+        self,
+        packets: Sequence[Analysis],
+        first: int,
+        level: int,
+        fidelity: float,
+        layer: Layer | None,
+        own: bool,
     ) -> Iterator[bytes]:
         """Records of packets of equal duration, from number `first` on."""
         model, based = self.model, level != container.NO_BASE
@@ -192,7 +214,7 @@ class Encoder:
         step = float(step_size(level)) if based else COARSEST
         latents = [model.dequantize([q for _, q in s], level) if s else torch.empty(0) for s in streams]
         layers: Sequence[bytes | None] = [None] * len(packets)
-        if layer is not None:
+        if layer is not None and packets:
             layers, ends, reached = self._enhance(packets, first, latents, level, step, layer)
             if not based:
                 latents, step = ends, float(step_size(reached))
@@ -200,10 +222,9 @@ class Encoder:
             zip(packets, streams, latents, layers, strict=True), first
         ):
             payload = model.codebook.pack(coded, level) if coded else b""
-            gains = packet.gains
-            if len(decoded) and model.corrects_loudness:
-                gains = self._output_gains(packet, model.decode_magnitudes(decoded, step))
-            yield container.pack_record(container.PACKET, Packet(packet.hops, gains, payload).pack(), index)
+            gains = self._output_gains(packet, decoded, step) if model.corrects_loudness else tuple(packet.gains)
+            record = Packet(packet.hops, gains, payload, level if own else None)
+            yield container.pack_record(container.PACKET, record.pack(), index)
             if body is not None and packet.latents:
                 yield container.pack_record(container.LAYER, body, index)
 
@@ -237,15 +258,19 @@ class Encoder:
         borders = np.cumsum(counts)[:-1]
         return [layer.pack(p) for p in np.split(picks, borders)], list(ends.split(counts)), layer.level
 
-    def _output_gains(self, packet: Analysis, magnitudes: Tensor) -> tuple[int, ...]:
+    def _output_gains(self, packet: Analysis, latents: Tensor, step: float) -> tuple[int, ...]:
         """Gains with which the decoded packet is as loud as the original.
 
         What is decoded is near the median, which has too little energy by as much as it has error. A gain raises what
         is quiet too, so TOLERANCE is left. More than MOST_CORRECTION, which the coarsest levels would need for some
         transients, is not made up for.
         """
-        first, energies = map(torch.tensor, zip(*packet.energies, strict=True))
-        missing = 10 * np.log10((energies / audible_energy(magnitudes, first)).numpy())
-        missing = np.sign(missing) * (np.abs(missing) - TOLERANCE).clip(0, MOST_CORRECTION)
-        corrections = iter(np.rint(256 * missing).astype(int).tolist())
-        return tuple(g if g in SPECIAL else limit_gain(g + next(corrections)) for g in packet.gains)
+        gains = list(packet.gains)
+        coded = [c for c, gain in enumerate(gains) if gain not in SPECIAL]
+        for i, (c, (first, energy)) in enumerate(zip(coded, packet.energies, strict=True)):
+            magnitudes = self.model.decode_magnitudes(latents[i : i + 1], step)
+            decoded = float(audible_energy(magnitudes, torch.tensor([first]))[0])
+            missing = 10 * math.log10(energy / decoded)
+            correction = min(max(abs(missing) - TOLERANCE, 0), MOST_CORRECTION)
+            gains[c] = limit_gain(gains[c] + round(256 * math.copysign(correction, missing)))
+        return tuple(gains)

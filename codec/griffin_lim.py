@@ -61,46 +61,49 @@ class GriffinLim:
     """Griffin-Lim over a stream of STFT magnitudes, in chunks that continue each other without a seam.
 
     Each chunk looks `LOOKAHEAD` frames further than it emits, and the next one keeps what was emitted fixed while
-    it finds phases for what follows.
+    it finds phases for what follows. A chunk of 10.24 s takes about 60 MB.
     """
 
-    CHUNK = 1024  # frames, 10.24 s: bounds memory at about 60 MB per channel
     LOOKAHEAD = 16
     OVERLAP = 14  # frames of settled samples; two windows
+    FADE = 48  # samples from what the last chunk had guessed to come next, to what this one finds: no click
 
     def __init__(self, mel: LogMel, iterations: int = 32):
         self.mel, self.iterations = mel, iterations
         self._frames: Tensor | None = None  # [C, bins, T], not emitted yet, and OVERLAP before them
         self._head: Tensor | None = None  # [C, samples], emitted, from the first of these frames on
+        self._next: Tensor | None = None  # [C, FADE], guessed to follow
         self._gain: Tensor | None = None  # [C, 1], at the end of what was emitted
 
-    def push(self, frames: Tensor) -> list[Tensor]:
-        """Take magnitudes [C, n_fft // 2 + 1, T], or complex values to begin at.
-
-        Returns:
-            the waveform [C, N] that is settled by now, in pieces.
-        """
+    def push(self, frames: Tensor) -> Tensor:
+        """Take magnitudes [C, n_fft // 2 + 1, T], or complex values to begin at; return the settled waveform [C, N]."""
         self._frames = frames if self._frames is None else torch.cat([self._frames, frames], 2)
-        pieces = []
-        while self._frames.shape[2] >= self.CHUNK + self.OVERLAP + self.LOOKAHEAD:
-            pieces.append(self._chunk(self.CHUNK + self.OVERLAP, last=False))
-        return pieces
+        count = self._frames.shape[2] - self.LOOKAHEAD
+        if count <= self.OVERLAP:
+            return torch.zeros(len(frames), 0)
+        return self._chunk(count, last=False)
 
-    def flush(self) -> list[Tensor]:
-        """The rest, after the last frame."""
-        if self._frames is None:
-            return []
-        return [self._chunk(self._frames.shape[2], last=True)]
+    def flush(self) -> Tensor:
+        """The rest, after the last frame of at least one."""
+        assert self._frames is not None
+        return self._chunk(self._frames.shape[2], last=True)
 
     def _chunk(self, count: int, last: bool) -> Tensor:
         assert self._frames is not None
         hop, pad = self.mel.hop_length, self.mel.pad
-        magnitude = self._frames[:, :, : count + (0 if last else self.LOOKAHEAD)]
-        wave = griffin_lim(magnitude, self.mel, self.iterations, head=self._head)
+        magnitude = self._frames
+        if magnitude.any() or (self._head is not None and self._head.any()):
+            wave = griffin_lim(magnitude, self.mel, self.iterations, head=self._head)
+        else:
+            wave = torch.zeros(len(magnitude), magnitude.shape[2] * hop + 2 * pad)
         done = pad if self._head is None else self._head.shape[1]
         settled = count * hop + (pad if last else 0)
+        if self._next is not None:
+            fade = slice(done, done + self.FADE)
+            wave[:, fade] = torch.lerp(self._next, wave[:, fade], torch.linspace(0, 1, self.FADE))
+        self._next = wave[:, settled : settled + self.FADE]
         drop = count - self.OVERLAP
-        self._frames = None if last else self._frames[:, :, drop:]
+        self._frames = None if last else magnitude[:, :, drop:]
         self._head = wave[:, drop * hop : settled]
         # The estimate is inconsistent, so its waveform has too little energy; make up for it, gliding to the new gain
         pair = (magnitude.abs(), self.mel.spectrum(wave).abs())

@@ -6,8 +6,8 @@ that they come from, so that a network sees them as normalised as it was trained
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -34,7 +34,8 @@ def magnitudes_of(frames: Tensor, mel: LogMel) -> Tensor:
 class MelGriffinLim(GriffinLim):
     """Griffin-Lim from frames."""
 
-    def push(self, frames: Tensor) -> list[Tensor]:
+    def push(self, frames: Tensor) -> Tensor:
+        """Take frames [C, n_mels + 1, T]; return the waveform [C, N] that is settled by now."""
         return super().push(magnitudes_of(frames, self.mel))
 
 
@@ -46,7 +47,6 @@ class HifiGan:
         match: whether to make a chunk as loud as its frames ask, see `_matched`.
     """
 
-    CHUNK = 1024  # frames
     CONTEXT = 32
 
     def __init__(self, network: Any, mel: LogMel, match: bool = False):
@@ -55,25 +55,23 @@ class HifiGan:
         self._before = 0
         self._gain: Tensor | None = None
 
-    def push(self, frames: Tensor) -> list[Tensor]:
-        """Take frames [C, n_mels + 1, T]; return the waveform [C, N] that is settled by now, in pieces."""
+    def push(self, frames: Tensor) -> Tensor:
+        """Take frames [C, n_mels + 1, T]; return the waveform [C, N] that is settled by now."""
         self._frames = frames if self._frames is None else torch.cat([self._frames, frames], 2)
-        return list(self._chunks(self.CONTEXT))
+        count = self._frames.shape[2] - self._before - self.CONTEXT
+        if count <= 0:
+            return torch.zeros(len(frames), 0)
+        wave = self._chunk(self._frames, count)
+        keep = min(self.CONTEXT, self._before + count)
+        self._frames, self._before = self._frames[:, :, self._before + count - keep :], keep
+        return wave
 
-    def flush(self) -> list[Tensor]:
-        """The rest, after the last frame."""
-        pieces = list(self._chunks(0))
-        if self._frames is not None and self._frames.shape[2] > self._before:
-            pieces.append(self._chunk(self._frames, self._frames.shape[2] - self._before))
+    def flush(self) -> Tensor:
+        """The rest, after the last frame of at least one."""
+        assert self._frames is not None
+        wave = self._chunk(self._frames, self._frames.shape[2] - self._before)
         self._frames, self._before = None, 0
-        return pieces
-
-    def _chunks(self, behind: int) -> Iterator[Tensor]:
-        while self._frames is not None and self._frames.shape[2] >= self._before + self.CHUNK + behind:
-            yield self._chunk(self._frames[:, :, : self._before + self.CHUNK + behind], self.CHUNK)
-            done = self._before + self.CHUNK
-            self._frames = self._frames[:, :, done - self.CONTEXT :]
-            self._before = self.CONTEXT
+        return wave
 
     def _chunk(self, frames: Tensor, count: int) -> Tensor:
         hop = self.mel.hop_length
@@ -107,12 +105,18 @@ class Hybrid(HifiGan):
         super().__init__(network, mel)
         self._griffin_lim = GriffinLim(mel, self.ITERATIONS)
 
-    def push(self, frames: Tensor) -> list[Tensor]:
-        return [wave for spectrum in super().push(frames) for wave in self._griffin_lim.push(spectrum)]
+    def push(self, frames: Tensor) -> Tensor:
+        spectrum = super().push(frames)
+        return self._griffin_lim.push(spectrum) if spectrum.shape[-1] else spectrum
 
-    def flush(self) -> list[Tensor]:
-        pieces = [wave for spectrum in super().flush() for wave in self._griffin_lim.push(spectrum)]
-        return pieces + self._griffin_lim.flush()
+    def flush(self) -> Tensor:
+        last = self._griffin_lim.push(super().flush())
+        return torch.cat([last, self._griffin_lim.flush()], 1)
+
+    def __copy__(self) -> Hybrid:
+        other = Hybrid(self.network, self.mel)
+        other.__dict__.update(self.__dict__, _griffin_lim=copy.copy(self._griffin_lim))
+        return other
 
     def _chunk(self, frames: Tensor, count: int) -> Tensor:
         """A complex spectrum [C, n_fft // 2 + 1, count]."""

@@ -76,7 +76,7 @@ class Model:
         return self.decode_magnitudes(latents, step)
 
     def vocoder(self) -> Any:
-        """A vocoder for one stream of frames: `push(frames)` and `flush()` give waveforms [C, N]."""
+        """A vocoder for one stream of frames: `push(frames)` and `flush()` give waveforms [C, N]; can be copied."""
         return GriffinLim(self.mel)
 
     def with_vocoder(self, name: str | None) -> Model:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import binascii
+import io
 import re
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from .errors import DamageError, FormatError, NotAldmError, VersionError
 
 MAGIC = b"\x89ALD"
-MAJOR, MINOR = 0, 1
+MAJOR, MINOR = 1, 0
 HEADER = struct.Struct("<4sBBBB3sH5s4s")  # and a CRC-16
 HEADER_SIZE = HEADER.size + 2
 HOPS_PER_SECOND = 100  # packet durations count hops of 10 ms
@@ -20,11 +22,15 @@ MAX_PACKET_HOPS = 1024
 MAX_RATE = 768_000
 MAX_BODY = (1 << 21) - 1  # three bytes of LEB128
 UNKNOWN = (1 << 40) - 1
-PACKET, LAYER, COMMENT, END = ord("P"), ord("D"), ord("C"), ord("E")
-KINDS = re.compile(b"[PDCE]")
-NO_BASE = 255  # instead of a quality: packets have no indices, all is in their enhancement layers
+END_HOPS = 16  # an end record takes less than these from the last packet: a reader may have played the rest
+PACKET, LAYER, COMMENT, END, INDEX = ord("P"), ord("D"), ord("C"), ord("E"), ord("I")
+KINDS = re.compile(b"[PDCEI]")
+# Instead of a quality: every packet has its own; packets have no indices, all is in their enhancement layers.
+OWN_QUALITY, NO_BASE = 254, 255
+LAYERS = 1  # a flag: enhancement layers may follow packets
 GAIN_SILENT, GAIN_COPY = -32768, -32767
 RESYNC_BYTES = 1 << 26  # how much a reader checks in search of the next whole record before it gives up
+SCAN_BYTES = 1 << 16  # that a search looks at in one piece
 RESYNC_PACKETS = 64  # how many packets in a row may be missing before a reader stops recognising the next
 
 
@@ -36,9 +42,11 @@ class Header:
         sample_rate: of the original, Hz, 1 .. 768,000.
         channels: 1 .. 255.
         samples: per channel, at the original rate; None if it was not known when writing began.
-        quality: level of the codebook, 0 .. 254; what a level means, the model says. NO_BASE: no base layer.
+        quality: level of the codebook, 0 .. 253; what a level means, the model says. OWN_QUALITY: every packet has its
+            own. NO_BASE: no base layer.
         packet_hops: duration of every packet but the last, in units of 10 ms, 1 .. 1024.
         model: first 4 bytes of the model folder's SHA-256 fingerprint.
+        layers: enhancement layers may follow packets.
     """
 
     sample_rate: int
@@ -47,7 +55,13 @@ class Header:
     quality: int
     packet_hops: int
     model: bytes
+    layers: bool = False
     version: tuple[int, int] = (MAJOR, MINOR)
+
+    @property
+    def hops(self) -> int | None:
+        """Duration in units of 10 ms, rounded up; None if it is unknown."""
+        return None if self.samples is None else duration_hops(self.samples, self.sample_rate)
 
     def pack(self) -> bytes:
         """The header's 24 bytes."""
@@ -57,7 +71,7 @@ class Header:
             self.version[0] << 4 | self.version[1],
             self.channels,
             self.quality,
-            0,
+            LAYERS * self.layers,
             self.sample_rate.to_bytes(3, "little"),
             self.packet_hops,
             samples.to_bytes(5, "little"),
@@ -90,11 +104,25 @@ class Header:
             quality=quality,
             packet_hops=hops,
             model=model,
+            layers=bool(flags & LAYERS),
             version=(version >> 4, version & 15),
         )
-        if not 1 <= header.sample_rate <= MAX_RATE or not channels or not 1 <= hops <= MAX_PACKET_HOPS or flags:
-            raise FormatError("header field out of range: sampling rate, channels, packet duration or flags")
+        for fits, what in (
+            (1 <= header.sample_rate <= MAX_RATE, f"a sampling rate of {header.sample_rate} Hz"),
+            (channels, "no channels"),
+            (1 <= hops <= MAX_PACKET_HOPS, f"packets of {hops / HOPS_PER_SECOND:g} s"),
+            (header.samples != 0, "no samples"),
+            (not flags & ~LAYERS, "unknown flags"),
+            (quality != NO_BASE or header.layers, "no layers at all"),
+        ):
+            if not fits:
+                raise FormatError(f"a header that cannot be: {what}")
         return header
+
+
+def duration_hops(samples: int, sample_rate: int) -> int:
+    """Units of 10 ms, the last of them begun."""
+    return -(-samples * HOPS_PER_SECOND // sample_rate)
 
 
 @dataclass(frozen=True)
@@ -120,15 +148,18 @@ class Packet:
         hops: its duration in units of 10 ms, at least 1 and at most the header's; only the last may be shorter.
         gains: one per channel: Q7.8 decibels, or GAIN_SILENT, or GAIN_COPY for the channel before once more.
         payload: entropy-coded indices of the channels that are neither silent nor a copy.
+        quality: its own, 0 .. 253, if the header says OWN_QUALITY; otherwise None.
     """
 
     hops: int
     gains: tuple[int, ...]
     payload: bytes
+    quality: int | None = None
 
     def pack(self) -> bytes:
         """Body of the record."""
-        return _leb128(self.hops) + struct.pack(f"<{len(self.gains)}h", *self.gains) + self.payload
+        quality = b"" if self.quality is None else bytes([self.quality])
+        return pack_leb128(self.hops) + quality + struct.pack(f"<{len(self.gains)}h", *self.gains) + self.payload
 
     @classmethod
     def parse(cls, body: bytes, header: Header) -> Packet:
@@ -137,16 +168,22 @@ class Packet:
         Raises:
             DamageError: too short, or fields out of range.
         """
-        hops, at = _read_leb128(body, 0)
-        if not 1 <= hops <= header.packet_hops or len(body) < at + 2 * header.channels:
+        hops, at = read_leb128(body, 0)
+        own = header.quality == OWN_QUALITY
+        end = at + own + 2 * header.channels
+        if not 1 <= hops <= header.packet_hops or len(body) < end:
             raise DamageError("damaged packet: fields out of range")
-        gains = struct.unpack_from(f"<{header.channels}h", body, at)
+        quality = body[at] if own else None
+        if quality in (OWN_QUALITY, NO_BASE):
+            raise DamageError("damaged packet: its quality is none")
+        gains = struct.unpack_from(f"<{header.channels}h", body, at + own)
         if gains[0] == GAIN_COPY:
             raise DamageError("damaged packet: the first channel copies none")
-        return cls(hops, gains, body[at + 2 * header.channels :])
+        return cls(hops, gains, body[end:], quality)
 
 
-def _leb128(value: int) -> bytes:
+def pack_leb128(value: int) -> bytes:
+    """7 bits per byte, least significant first; the top bit says that more follow."""
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
@@ -154,7 +191,7 @@ def _leb128(value: int) -> bytes:
     return bytes([*out, value])
 
 
-def _read_leb128(data: bytes, at: int) -> tuple[int, int]:
+def read_leb128(data: bytes, at: int) -> tuple[int, int]:
     """Value and the offset behind it; at most three bytes."""
     value = 0
     for shift in (0, 7, 14):
@@ -172,7 +209,7 @@ def pack_record(kind: int, body: bytes, index: int = 0) -> bytes:
     """A record: kind, length, body, CRC-32 over these and the packet's number."""
     if len(body) > MAX_BODY:
         raise ValueError(f"a record holds at most {MAX_BODY} bytes")
-    data = bytes([kind]) + _leb128(len(body)) + body
+    data = bytes([kind]) + pack_leb128(len(body)) + body
     return data + struct.pack("<I", zlib.crc32(struct.pack("<I", index), zlib.crc32(data)))
 
 
@@ -181,67 +218,117 @@ def pack_end(samples: int) -> bytes:
     return pack_record(END, samples.to_bytes(5, "little"))
 
 
-def _record_at(data: bytes, at: int, expected: int) -> tuple[Record | None, int]:
-    """The whole record at an offset, or None, and how many bytes were checked."""
+class _Window:
+    """What is loaded of a stream: its bytes from `base` on. A pipe is read no further than asked."""
+
+    def __init__(self, source: BinaryIO, base: int):
+        self.source, self.base, self.data = source, base, bytearray()
+
+    def load(self, end: int) -> bool:
+        """Whether the stream has bytes up to an offset; they are loaded then."""
+        while (missing := end - self.base - len(self.data)) > 0:
+            piece = self.source.read(missing)
+            if not piece:
+                return False
+            self.data += piece
+        return True
+
+    def slice(self, start: int, end: int) -> bytes:
+        """As many of these bytes as the stream has."""
+        self.load(end)
+        return bytes(self.data[start - self.base : end - self.base])
+
+    def forget(self, end: int) -> None:
+        """Bytes before an offset are not needed any more."""
+        del self.data[: end - self.base]
+        self.base = end
+
+    def find(self, pattern: re.Pattern[bytes], start: int) -> int:
+        """Where the pattern of one byte stands next, or the end of the stream; what is before is forgotten."""
+        while self.load(start + 1):
+            self.forget(start)
+            if match := pattern.search(self.data):
+                return start + match.start()
+            start += len(self.data)
+            self.data += self.source.read1(SCAN_BYTES)  # type: ignore[attr-defined]
+        return start
+
+
+def _extent(window: _Window, at: int) -> tuple[int, int] | None:
+    """Where the body of the record at an offset starts and ends, if it ends before the stream does."""
     try:
-        length, start = _read_leb128(data, at + 1)
+        length, size = read_leb128(window.slice(at + 1, at + 4), 0)
     except DamageError:
+        return None
+    start = at + 1 + size
+    return (start, start + length) if window.load(start + length + 4) else None
+
+
+def _record_at(window: _Window, at: int, expected: int) -> tuple[Record | None, int]:
+    """The whole record at an offset, or None, and how many bytes were checked."""
+    if (extent := _extent(window, at)) is None:
         return None, 1
-    end = start + length
-    if end + 4 > len(data):
-        return None, 1
-    check = zlib.crc32(memoryview(data)[at:end])
-    (stored,) = struct.unpack_from("<I", data, end)
+    start, end = extent
+    data = window.slice(at, end + 4)
+    check, kind = zlib.crc32(data[:-4]), data[0]
+    stored = int.from_bytes(data[-4:], "little")
     numbers: Sequence[int] = (0,)
-    if data[at] in (PACKET, LAYER):  # a layer follows its packet
-        first = max(0, expected - (data[at] == LAYER))
+    if kind in (PACKET, LAYER):  # a layer follows its packet
+        first = max(0, expected - (kind == LAYER))
         numbers = range(first, first + RESYNC_PACKETS)
     for index in numbers:
         if zlib.crc32(struct.pack("<I", index), check) == stored:
-            return Record(data[at], data[start:end], at, end + 4 - at, index), length
-    return None, length
+            return Record(kind, data[start - at : -4], at, len(data), index), len(data)
+    return None, len(data)
 
 
-def _damaged_layer(data: bytes, at: int, expected: int) -> Record | None:
+def _damaged_layer(window: _Window, at: int, expected: int) -> Record | None:
     """A layer whose checksum does not hold, but whose length does: a whole record or the end of the file follows.
 
     Its picks are of fixed length, so that one that is wrong is a little noise in its block.
     """
-    if data[at] != LAYER:
+    if window.slice(at, at + 1) != bytes([LAYER]) or (extent := _extent(window, at)) is None:
         return None
-    try:
-        length, start = _read_leb128(data, at + 1)
-    except DamageError:
+    start, end = extent
+    if window.load(end + 5) and _record_at(window, end + 4, expected)[0] is None:
         return None
-    end = start + length + 4
-    if end > len(data) or (end < len(data) and _record_at(data, end, expected)[0] is None):
-        return None
-    return Record(LAYER, data[start : end - 4], at, end - at, expected - 1, whole=False)
+    return Record(LAYER, window.slice(start, end), at, end + 4 - at, expected - 1, whole=False)
 
 
-def read_records(data: bytes) -> Iterator[Record | DamageError]:
-    """Records behind the header, in order; a DamageError in the place of every stretch that is none.
+def is_packet(source: BinaryIO, at: int, number: int) -> bool:
+    """Whether a stream that stands at an offset has a whole packet of that number there."""
+    record, _ = _record_at(_Window(source, at), at, number)
+    return record is not None and (record.kind, record.index) == (PACKET, number)
+
+
+def read_records(source: bytes | BinaryIO, at: int = HEADER_SIZE, expected: int = 0) -> Iterator[Record | DamageError]:
+    """Records of a stream, each as soon as it is complete; a DamageError in the place of every stretch that is none.
 
     A packet's number is known by its checksum, so that lost, repeated and moved packets show. After damage the
-    next whole record is searched byte by byte; the work is bounded by RESYNC_BYTES and the file's size.
+    next whole record is searched byte by byte; the work is bounded by RESYNC_BYTES and the stream's size.
+
+    Args:
+        source: a file's bytes; or a stream that stands at offset `at`, buffered, so that it has `read1`.
+        expected: number of the next packet.
     """
-    at, expected, budget = HEADER_SIZE, 0, RESYNC_BYTES
+    stream = io.BytesIO(source[at:]) if isinstance(source, bytes) else source
+    window, budget = _Window(stream, at), RESYNC_BYTES
     previous = 0  # kind of the record that ends here; 0: bytes were passed over
-    while at < len(data):
-        record, _ = _record_at(data, at, expected)
-        if record is None and previous == PACKET and (record := _damaged_layer(data, at, expected)):
+    while window.load(at + 1):
+        record, _ = _record_at(window, at, expected)
+        if record is None and previous == PACKET and (record := _damaged_layer(window, at, expected)):
             yield DamageError(f"packet {record.index}: damaged enhancement layer")
         elif record is None:
-            for candidate in KINDS.finditer(data, at + 1):
-                record, cost = _record_at(data, candidate.start(), expected)
+            candidate = at
+            while record is None and budget >= 0 and window.load(candidate + 1):
+                candidate = window.find(KINDS, candidate + 1)
+                record, cost = _record_at(window, candidate, expected)
                 budget -= cost + 500  # what trying the numbers costs, in bytes of checking
-                if record is not None or budget < 0:
-                    break
-            reached = record.offset if record else len(data)
-            yield DamageError(f"{reached - at} damaged bytes at offset {at}")
+            yield DamageError(f"{candidate - at} damaged bytes at offset {at}{' and more' * (budget < 0)}")
             if record is None:
                 return
         yield record
         at, previous = record.offset + record.size, record.kind
+        window.forget(at)
         if record.kind == PACKET:
             expected = record.index + 1

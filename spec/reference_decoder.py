@@ -11,6 +11,7 @@ import zlib
 from binascii import crc_hqx
 from bisect import bisect_right
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import accumulate
@@ -18,9 +19,10 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
-PACKET, LAYER, COMMENT, END = b"PDCE"
+PACKET, LAYER, COMMENT, END, INDEX = KINDS = b"PDCEI"
 SILENT, COPY = -32768, -32767
-NO_BASE = 255
+OWN_QUALITY, NO_BASE = 254, 255
+UNKNOWN = (1 << 40) - 1
 NUMBERS_TRIED = 64
 WORK_TO_RESYNCHRONISE = 1 << 26
 MODEL = "vae/config.json", "vae/diffusion_pytorch_model.safetensors", "codec/config.json", "codec/tables.safetensors"
@@ -129,27 +131,43 @@ class Packet:
     """`gains` are as stored; `channels` are the coded ones, empty where there is no base layer."""
 
     hops: int
+    quality: int
     gains: tuple[int, ...]
     channels: list[Channel]
     layer: Layer | None = None
     doubtful: bool = False  # the layer's checksum does not hold
+    lost: bool = False  # what it holds does not decode
 
     @property
     def coded(self) -> int:
         return sum(gain not in (SILENT, COPY) for gain in self.gains)
 
 
+class Index(NamedTuple):
+    """Where packets begin; `end` is where what belongs to the last one ends; `holds` if all of it is true."""
+
+    offsets: list[int]
+    end: int
+    holds: bool
+
+
 @dataclass
 class File:
-    """`packets` has None for a missing one; `samples` is None if unknown."""
+    """`packets` has None for a missing one; `samples` is None if unknown, `index` if there is none.
+
+    `hops` is how long the sound is.
+    """
 
     version: str
     model: str
     channels: int
     quality: int
+    layers: bool
     rate: int
     packet_hops: int
     samples: int | None
+    hops: int = 0
+    index: Index | None = None
     comments: list[str] = field(default_factory=list)
     packets: list[Packet | None] = field(default_factory=list)
     damage: list[str] = field(default_factory=list)
@@ -159,6 +177,7 @@ class Record(NamedTuple):
     """`number` is None if the checksum holds with none that was tried."""
 
     kind: int
+    begin: int
     body: bytes
     end: int
     number: int | None
@@ -167,22 +186,24 @@ class Record(NamedTuple):
 def read_header(data: bytes, model: Model) -> File:
     if data[:4] != b"\x89ALD":
         raise Unreadable("no .aldm file")
+    version = ".".join(str(part) for byte in data[4:5] for part in divmod(byte, 16))
+    if data[4:5] and data[4] >> 4 != 1:
+        raise Unreadable(f"version {version} is not known")
     if len(data) < 24:
         raise Unreadable("the file ends in its header")
-    _, number, channels, quality, flags, rate, hops, samples, name, crc = struct.unpack("<4s4B3s2s5s4sH", data[:24])
-    version = f"{number >> 4}.{number & 15}"
-    if number >> 4:
-        raise Unreadable(f"version {version} is not known")
+    channels, quality, flags, rate, hops, samples, name, crc = struct.unpack("<3B3s2s5s4sH", data[5:24])
     if crc_hqx(data[:22], 0xFFFF) != crc:
         raise Unreadable("the header's checksum does not hold")
     rate, hops, samples = (int.from_bytes(value, "little") for value in (rate, hops, samples))
-    if not (channels and not flags and 1 <= rate <= 768_000 and 1 <= hops <= 1024):
+    flags_fit = flags <= 1 and (flags or quality != NO_BASE)
+    if not (channels and flags_fit and 1 <= rate <= 768_000 and 1 <= hops <= 1024 and samples):
         raise Unreadable("a field of the header is out of limits")
     if name != model.fingerprint[:4]:
         raise Unreadable(f"the file is of model {name.hex()}, not {model.fingerprint[:4].hex()}")
-    if hops % model.patch or len(model.choice) <= quality != NO_BASE:
+    if hops % model.patch or (quality >= len(model.choice) and quality not in (OWN_QUALITY, NO_BASE)):
         raise Unreadable("a field of the header does not fit the model")
-    return File(version, name.hex(), channels, quality, rate, hops, None if samples == (1 << 40) - 1 else samples)
+    known = None if samples == UNKNOWN else samples
+    return File(version, name.hex(), channels, quality, bool(flags), rate, hops, known)
 
 
 def leb128(data: bytes, at: int) -> tuple[int, int]:
@@ -209,20 +230,35 @@ def read_record(data: bytes, at: int, expected: int) -> Record | None:
         numbers = range(expected - 1, expected + NUMBERS_TRIED)
     crc, stored = zlib.crc32(data[at : end - 4]), int.from_bytes(data[end - 4 : end], "little")
     number = next((n for n in numbers if zlib.crc32(n.to_bytes(4, "little"), crc) == stored), None)
-    return Record(data[at], data[begin : end - 4], end, number)
+    return Record(data[at], at, data[begin : end - 4], end, number)
 
 
-def read_packet(body: bytes, file: File, model: Model) -> Packet:
+def read_packet(body: bytes, file: File) -> tuple[Packet, bytes]:
+    """The packet without its channels, and its payload."""
     hops, at = leb128(body, 0)
-    if not 1 <= hops <= file.packet_hops or hops % model.patch or len(body) < at + 2 * file.channels:
+    quality = file.quality
+    if quality == OWN_QUALITY:
+        quality, at = int.from_bytes(body[at : at + 1], "little"), at + 1
+        if quality >= OWN_QUALITY:
+            raise Damaged("the packet has no quality")
+    payload = at + 2 * file.channels
+    if not 1 <= hops <= file.packet_hops or len(body) < payload:
         raise Damaged("a field of the packet is out of limits")
-    gains, payload = struct.unpack_from(f"<{file.channels}h", body, at), body[at + 2 * file.channels :]
+    gains = struct.unpack_from(f"<{file.channels}h", body, at)
     if gains[0] == COPY:
         raise Damaged("the first channel has none before it")
-    packet, coder = Packet(hops, gains, []), RangeDecoder(payload)
-    if file.quality != NO_BASE:
-        packet.channels = [read_channel(coder, hops // model.patch, file.quality, model) for _ in range(packet.coded)]
-    return packet
+    return Packet(hops, quality, gains, []), body[payload:]
+
+
+def read_channels(packet: Packet, payload: bytes, model: Model) -> list[Channel]:
+    if packet.hops % model.patch:
+        raise Damaged("the packet has a part of a vector")
+    if packet.quality == NO_BASE:
+        return []
+    if packet.quality >= len(model.choice):
+        raise Damaged("the model does not have the quality of the packet")
+    coder = RangeDecoder(payload)
+    return [read_channel(coder, packet.hops // model.patch, packet.quality, model) for _ in range(packet.coded)]
 
 
 def read_channel(coder: RangeDecoder, vectors: int, level: int, model: Model) -> Channel:
@@ -259,65 +295,145 @@ def read_layer(body: bytes, packet: Packet, model: Model) -> Layer:
     return layer._replace(picks=tuple(int(digits[at : at + width], 2) for at in range(0, used, width)))
 
 
-def read(data: bytes, model: Model) -> File:
-    """All that the file holds, and what is damaged."""
-    file = read_header(data, model)
-    at, work, clean = 24, 0, False  # clean: nothing was passed over since the last packet
+class Reader:
+    """All that a file holds, and what is damaged."""
 
-    def whole(at: int) -> bool:
-        nonlocal work
-        record = read_record(data, at, len(file.packets))
-        work += record.end - at if record else 1
-        return record is not None and record.number is not None
+    def __init__(self, data: bytes, model: Model) -> None:
+        self.data, self.model, self.file = data, model, read_header(data, model)
+        self.records: list[Record] = []  # that were taken, in the order of the file
+        self.ended = False  # by an end record that counts
+        self.passed_over = 0  # the last byte of which that can be said
+        self.work = 0
 
-    while at < len(data):
-        record = read_record(data, at, len(file.packets))
-        layer = record is not None and record.kind == LAYER and clean
-        if record and (record.number is not None or (layer and (record.end == len(data) or whole(record.end)))):
-            at, clean = record.end, clean or record.kind == PACKET
-            take(record, file, model)
-            continue
-        begin, at, clean = at, at + 1, False
-        while at < len(data) and not whole(at):
-            at = at + 1 if work < WORK_TO_RESYNCHRONISE else len(data)
-        file.damage.append(f"{at - begin} bytes from byte {begin} on passed over")
-    if not file.packets:
-        raise Unreadable("no packet")
-    if file.samples is not None:
-        packets = -(-file.samples * 100 // (file.rate * file.packet_hops))
-        if len(file.packets) < packets:
-            file.damage.append(f"the file ends early: {len(file.packets)} of {packets} packets")
-            file.packets += [] if clean else [None]
-    return file
+    def whole(self, at: int, kinds: Sequence[int] = range(256)) -> bool:
+        record = read_record(self.data, at, len(self.file.packets))
+        self.work += record.end - at if record else 1
+        return record is not None and record.number is not None and record.kind in kinds
 
+    def usable(self, record: Record) -> bool:
+        """Whole, or a layer right behind its packet with a whole record or the end of the file behind it."""
+        if record.number is not None:
+            return True
+        behind = [before.kind for before in self.records[-1:]] == [PACKET]
+        return behind and record.kind == LAYER and (record.end == len(self.data) or self.whole(record.end))
 
-def take(record: Record, file: File, model: Model) -> None:
-    """Add what a record holds."""
-    packet = file.packets[-1] if file.packets else None
-    try:
+    def read(self) -> File:
+        at, size = 24, len(self.data)
+        while at < size:
+            record = read_record(self.data, at, len(self.file.packets))
+            if record and self.usable(record):
+                try:
+                    self.take(record)
+                except Damaged as damage:
+                    self.file.damage.append(f"record at byte {at}: {damage}")
+                self.records.append(record)
+                at = record.end
+                continue
+            begin, at = at, at + 1
+            while at < size and not self.whole(at, KINDS):
+                at = at + 1 if self.work < WORK_TO_RESYNCHRONISE else size
+            self.file.damage.append(f"{at - begin} bytes from byte {begin} on passed over")
+            self.passed_over = at - 1
+        self.finish()
+        return self.file
+
+    def take(self, record: Record) -> None:
+        file, body = self.file, record.body
         if record.kind == PACKET:
-            if packet and packet.hops < file.packet_hops:
-                file.damage.append(f"packet {len(file.packets) - 1} is too short for one that is not the last")
-                file.packets[-1] = None
-            for number in range(len(file.packets), record.number or 0):
-                file.damage.append(f"packet {number} is missing")
-                file.packets.append(None)
-            file.packets.append(None)
-            file.packets[-1] = read_packet(record.body, file, model)
+            self.take_packet(record)
         elif record.kind == LAYER:
-            if packet is None or record.number not in (None, len(file.packets) - 1):
-                raise Damaged("a layer without its packet")
-            if packet.layer and (not packet.doubtful or record.number is None):
-                raise Damaged("a second layer of the packet")
-            packet.layer, packet.doubtful = read_layer(record.body, packet, model), record.number is None
-            if packet.doubtful:
-                raise Damaged("the checksum of the layer does not hold")
+            self.take_layer(record)
         elif record.kind == COMMENT:
-            file.comments.append(record.body.decode(errors="replace"))
-        elif record.kind == END and len(record.body) == 5 and file.samples is None:
-            file.samples = int.from_bytes(record.body, "little")
-    except Damaged as damage:
-        file.damage.append(f"record up to byte {record.end}: {damage}")
+            file.comments.append(body.decode(errors="replace"))
+        elif record.kind == END and len(body) == 5 and file.samples is None:
+            samples = int.from_bytes(body, "little")
+            if samples != UNKNOWN:
+                taken = self.reached()[1] * 160 - -(-samples * 16000 // file.rate)
+                if not (file.packets and samples and taken < 16 * 160):
+                    raise Damaged("the end is not that of the packets before it")
+                file.samples, self.ended = samples, True
+        elif record.kind == INDEX and record.end == len(self.data):
+            self.take_index(record)
+
+    def take_packet(self, record: Record) -> None:
+        file, number = self.file, record.number or 0
+        if self.ended:
+            raise Damaged("a packet behind the end")
+        if file.packets and file.packets[-1] and file.packets[-1].hops < file.packet_hops:
+            file.damage.append(f"packet {len(file.packets) - 1} is too short for one that is not the last")
+            file.packets[-1] = None
+        file.damage += [f"packet {n} is missing" for n in range(len(file.packets), number)]
+        file.packets += [None] * (number + 1 - len(file.packets))
+        packet, payload = read_packet(record.body, file)
+        file.packets[-1] = packet
+        if file.samples is not None and number * file.packet_hops * file.rate >= file.samples * 100:
+            return  # it is behind the end
+        packet.lost = True
+        packet.channels = read_channels(packet, payload, self.model)
+        packet.lost = False
+
+    def take_layer(self, record: Record) -> None:
+        last = next((r.number for r in reversed(self.records) if r.kind == PACKET), None)
+        packet = self.file.packets[-1] if last == len(self.file.packets) - 1 else None
+        if packet is None or record.number not in (None, last):
+            raise Damaged("a layer without its packet")
+        if not self.file.layers:
+            raise Damaged("a layer where the header says that there are none")
+        if packet.layer and (not packet.doubtful or record.number is None):
+            raise Damaged("a second layer of the packet")
+        packet.layer, packet.doubtful = read_layer(record.body, packet, self.model), record.number is None
+        if packet.doubtful:
+            raise Damaged("the checksum of the layer does not hold")
+
+    def take_index(self, record: Record) -> None:
+        """The index, held against the records before it."""
+        distances, at, body = [int.from_bytes(record.body[:5], "little")], 5, record.body[:-4]
+        with suppress(Damaged):  # then it does not hold
+            while at < len(body):
+                distance, at = leb128(body, at)
+                distances.append(distance)
+        *offsets, end = accumulate(distances)
+        packets = [r for r in self.records if r.kind == PACKET]
+        there = all(offsets[r.number or 0 : (r.number or 0) + 1] == [r.begin] for r in packets)
+        after = (
+            r.begin for r in [*self.records, record] if packets and r.begin > packets[-1].begin and r.kind != LAYER
+        )
+        fits = at == len(body) and record.body[-4:] == (record.end - record.begin).to_bytes(4, "little")
+        holds = there and fits and len(offsets) == len(self.file.packets) and end == next(after, None)
+        self.file.index = Index(offsets, end, holds)
+
+    def reached(self) -> tuple[int, int]:
+        """Number of the last whole packet, and the hop where it ends."""
+        last = max((n for n, packet in enumerate(self.file.packets) if packet), default=-1)
+        packet = self.file.packets[last] if last >= 0 else None
+        return last, last * self.file.packet_hops + packet.hops if packet else 0
+
+    def finish(self) -> None:
+        """What only the whole file shows."""
+        file, (last, end) = self.file, self.reached()
+        if last < 0:
+            raise Unreadable("no whole packet")
+        begin = max(r.begin for r in self.records if r.kind in (PACKET, LAYER) and r.number in (last, None))
+        more = (len(file.packets) > last + 1 or self.passed_over > begin) and end % file.packet_hops == 0
+        del file.packets[last + 1 :]
+        file.hops = end
+        if file.samples is not None:
+            file.hops = -(-file.samples * 100 // file.rate)
+            if end < file.hops:
+                file.damage.append(f"the file ends early: {end} of {file.hops} hops")
+                file.packets += [None] if more else []
+                file.hops = min(file.hops, (last + 2) * file.packet_hops if more else end)
+            del file.packets[-(-file.hops // file.packet_hops) :]
+        for n, packet in enumerate(file.packets):
+            if packet and packet.quality == NO_BASE and packet.coded and not packet.layer:
+                file.damage.append(f"packet {n} has no base layer, and no layer that can be used")
+                packet.lost = True
+            if packet and packet.lost:
+                file.packets[n] = None
+
+
+def read(data: bytes, model: Model) -> File:
+    return Reader(data, model).read()
 
 
 def noise(seed: int, stream: int, step: int, number: int, count: int) -> list[int]:
@@ -338,7 +454,7 @@ def packet_facts(packet: Packet) -> dict[str, Any]:
         return sha256(struct.pack(f"<{len(values)}i", *values)).hexdigest()
 
     values = [value for channel in packet.channels for vector in channel.indices for value in vector]
-    facts: dict[str, Any] = {"hops": packet.hops, "indices": digest(values)}
+    facts: dict[str, Any] = {"hops": packet.hops, "quality": packet.quality, "indices": digest(values)}
     facts["gains"] = [{SILENT: "silent", COPY: "copy"}.get(gain, gain / 256) for gain in packet.gains]
     facts["classes"] = [channel.classes for channel in packet.channels]
     if layer := packet.layer:
@@ -355,7 +471,8 @@ def main(arguments: list[str]) -> int:
     except (OSError, Unreadable) as error:
         print(f"{arguments[0]}: {error}", file=sys.stderr)
         return 1
-    print(json.dumps(vars(file) | {"packets": [packet and packet_facts(packet) for packet in file.packets]}, indent=1))
+    packets = [packet and packet_facts(packet) for packet in file.packets]
+    print(json.dumps(vars(file) | {"packets": packets, "index": file.index and file.index._asdict()}, indent=1))
     return 0
 
 

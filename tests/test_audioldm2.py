@@ -16,6 +16,8 @@ from aldm.codec.checkpoint import Notice, is_checkpoint, licence_of
 from aldm.codec.fit.checkpoint import fit_checkpoint
 from aldm.codec.folder import ModelError
 from aldm.codec.hifigan import HifiGan
+from aldm.format import DamageError, read_records
+from aldm.format.container import PACKET
 from aldm.format.stream import read_stream
 from click.testing import CliRunner, Result
 from conftest import DATA, clip
@@ -35,6 +37,12 @@ def mels(codec: Codec, data: bytes) -> np.ndarray:
     decoder.model = _Tap(codec.model, frames)  # type: ignore[assignment]
     list(decoder.blocks(False, 0, None))
     return torch.cat(frames, 2)[0, :-1].clamp(min=1e-5).log().T.numpy()
+
+
+def base_latents(codec: Codec, data: bytes) -> torch.Tensor:
+    """Of the first packet."""
+    decoder = codec.decoder(data)
+    return decoder.latents(next(decoder.reader.packets(0)))[0][0]
 
 
 class _Tap:
@@ -141,7 +149,7 @@ def test_hub_cache_comes_first_and_pins_the_revision(
         with pytest.warns(Notice, match="CC BY-NC-SA"):
             codec = Codec.from_pretrained(name)
         data = codec.encode(clip("speech"), 16000)
-        assert read_stream(data).comments == [f"MODEL=cvssp/audioldm2-music@{commit}"]
+        assert read_stream(data).comments == [f"ALDM_MODEL=cvssp/audioldm2-music@{commit}"]
         assert codec.model.fingerprint == large.model.fingerprint
     with pytest.raises(ModelError, match=r"cannot get vae/ of cvssp/audioldm2-large.*hf download"):
         Codec.from_pretrained("large")
@@ -150,7 +158,7 @@ def test_hub_cache_comes_first_and_pins_the_revision(
 def test_names() -> None:
     assert all(map(is_checkpoint, ("music", "speech", "large", "cvssp/audioldm2", "music@abc")))
     assert not any(map(is_checkpoint, (None, "base", "klt", "no/such", DATA)))
-    assert licence_of(["MODEL=cvssp/audioldm2@12"])
+    assert licence_of(["ALDM_MODEL=cvssp/audioldm2@12"])
     assert not licence_of(["TITLE=cvssp/audioldm2"])
 
 
@@ -257,7 +265,7 @@ def test_latents_of_a_file_are_those_of_the_encoder(large: Codec) -> None:
     wave = clip("music")
     (packet,) = large._encoder.analyze([wave[None]])
     for quality in (10, 24, 40):
-        (latents, _) = large.decoder(large.encode(wave, 16000, quality=quality)).latents(0)[0]
+        latents = base_latents(large, large.encode(wave, 16000, quality=quality))
         error = np.abs(latents[0].numpy() - packet.latents[0])
         assert error.max() < 1.6 * float(large.model.codebook.steps(quality)[0])
 
@@ -330,11 +338,41 @@ def test_chunks_of_hifigan_continue_each_other(large: Codec) -> None:
     vocoder: Any = large.model.vocoder()
     frames = torch.cat([torch.rand(2, 64, 700), torch.ones(2, 1, 700)], 1)
     whole = vocoder.wave(frames)
-    vocoder.CHUNK = 128
-    pieces = [wave for part in frames.split(90, 2) for wave in vocoder.push(part)]
-    joined = torch.cat([*pieces, *vocoder.flush()], 1)
-    assert len(pieces) > 3
-    torch.testing.assert_close(joined, whole, atol=1e-5, rtol=0)
+    pieces = [vocoder.push(part) for part in frames.split((10, 20, 150, 3, 200, 317), 2)]
+    assert [piece.shape[1] for piece in pieces][:2] == [0, 0]
+    torch.testing.assert_close(torch.cat([*pieces, vocoder.flush()], 1), whole, atol=1e-5, rtol=0)
+
+
+def test_channels_that_part(checkpoint: Path) -> None:
+    """Vocoders of equal channels are one, until they are not."""
+    left, right = clip("music")[:96000], clip("music")[:96000].copy()
+    right[60000:] = clip("speech")[: len(right) - 60000]
+    for name in AudioLDM2.vocoders:
+        codec = Codec.from_pretrained(checkpoint, packet_seconds=1.2, vocoder=name)
+        both = codec.decode(codec.encode(np.stack([left, right]), 16000))
+        for channel, wave in zip(both, (left, right), strict=True):
+            alone = codec.decode(codec.encode(wave, 16000))[0]
+            np.testing.assert_allclose(channel, alone, atol=2e-3 * np.abs(alone).max())
+
+
+def test_missing_packets_are_concealed(checkpoint: Path) -> None:
+    codec = Codec.from_pretrained(checkpoint, packet_seconds=1.2, vocoder="griffin-lim")
+    data = codec.encode(clip("environment"), 16000)
+    packets = [r for r in read_records(data) if not isinstance(r, DamageError) and r.kind == PACKET]
+    cut = data[: packets[1].offset] + data[packets[2].offset :]
+    decoder = codec.decoder(cut)
+    wave = np.concatenate(list(decoder.blocks()), 1)
+    assert decoder.damage
+    assert wave.shape == (1, len(clip("environment")))
+    assert np.abs(wave[0, 20000:35000]).max() > 0
+
+
+def test_live(large: Codec) -> None:
+    codec = Codec(large.model, packet_seconds=1.2)
+    wave = clip("speech")
+    live = codec.stream(16000, quality=20)
+    data = b"".join([live.push(part) for part in np.array_split(wave, 9)]) + live.flush()
+    assert read_stream(data).packets == read_stream(codec.encode(wave, 16000, quality=20)).packets
 
 
 def test_vocoders_obey_level_and_silence(checkpoint: Path) -> None:
@@ -355,7 +393,7 @@ def test_griffin_lim_follows_the_log_mel(large: Codec, name: str) -> None:
     wanted = mel(torch.from_numpy(clip("speech")[None, :64000]) / 2)
     vocoder = large.model.with_vocoder(name).vocoder()
     frames = torch.cat([wanted.exp().transpose(1, 2), torch.ones(1, 1, 400)], 1)
-    wave = torch.cat([*vocoder.push(frames), *vocoder.flush()], 1)
+    wave = torch.cat([vocoder.push(frames), vocoder.flush()], 1)
     assert wave.shape == (1, 64000)
     apart = (mel(wave) - wanted).abs()
     assert apart.mean() < 0.25
@@ -393,7 +431,7 @@ def test_fit_learns_tables_for_a_checkpoint(text_checkpoint: Path, tmp_path: Pat
         (packet,) = fitted._encoder.analyze([wave[None]])
         bits = fitted.model.codebook.quantize(packet.latents[0], quality)[2]
         assert abs(len(read_stream(data).packets[0].payload) * 8 - bits) < 0.02 * bits + 40
-        (latents, _), (others, _) = fitted.decoder(data).latents(0)[0], large.decoder(plain).latents(0)[0]
+        latents, others = base_latents(fitted, data), base_latents(large, plain)
         assert (latents - others).abs().max() < 2.1 * float(fitted.model.codebook.steps(quality)[0])
     assert model.fingerprint != large.model.fingerprint
     with pytest.raises(ModelError, match="needs model"):
@@ -420,7 +458,7 @@ def test_command(checkpoint: Path, tmp_path: Path) -> None:
     assert done.stderr.startswith("note: weights of AudioLDM 2")
     info = run("info", out)
     assert "CC BY-NC-SA 4.0" in info.stdout
-    assert "MODEL=audioldm2:tiny" in info.stdout
+    assert "ALDM_MODEL=audioldm2:tiny" in info.stdout
     done = run("decode", out, wav, "--model", checkpoint, "--vocoder", "hybrid", "--dtype", "bfloat16")
     assert done.exit_code == 0, done.stderr
     for wrong, message in (

@@ -221,8 +221,6 @@ def test_a_damaged_packet_costs_that_packet(short_packets: Codec, stream: bytes,
     assert decoder.decoded == len(records(stream)) - 1
     assert len(decoder.damage) == 2  # the bytes, and the packet that is missing for it
     size = decoder.header.packet_hops * 160
-    hole = slice(2 * size + 1600, 3 * size - 1600)
-    assert np.abs(decoded[hole]).max() < 1e-3
     assert frame_errors(whole[: 2 * size], decoded[: 2 * size]).mean() < 0.1
     errors = frame_errors(mixture, decoded)
     assert errors[3 * 208 + 10 :].mean() < 1.1 * frame_errors(mixture, whole)[3 * 208 + 10 :].mean()

@@ -1,0 +1,85 @@
+"""Tokens of many clips to shards: which clip goes where, and a file when all of its clips are there."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from ..codec.token_shards import SUFFIXES, write_shard
+from .files import output_file
+from .ledger import NOT_DONE, Row
+
+
+def assign(rows: list[Row], log: dict[str, Row], out: Path, kind: str, size: int, force: bool) -> None:
+    """Make the shard that a row belongs to its target.
+
+    A clip stays in the shard that the log knows it in, so that a run that was stopped goes on to the same shards. What
+    is new, or failed before, goes to new shards, in order, `size` to a shard.
+
+    Raises:
+        click.ClickException: shards in `out` that were not written with these options; `force` removes them.
+    """
+    good = [row for row in rows if not row["error"]]
+    same = {name: row for name, row in log.items() if rows[0]["options"] == row["options"]}
+    ours = {row["target"] for row in same.values()}
+    found = {path.name for suffix in SUFFIXES.values() for path in out.glob(f"tokens-*{suffix}")}
+    if found - ours and not force:
+        raise click.ClickException(
+            f"{out / min(found - ours)} was made with other options; --force removes such shards"
+        )
+    for name in found - ours:
+        (out / name).unlink()
+    used = found & ours
+    new = []
+    for row in good:
+        before = same.get(row["name"])
+        if before and before["error"] in (None, NOT_DONE):
+            row["target"] = before["target"]
+            used.add(before["target"])
+        else:
+            new.append(row)
+    first = 1 + max((int(Path(name).stem.split("-")[1]) for name in used), default=-1)
+    for number, row in enumerate(new):
+        row["target"] = f"tokens-{first + number // size:06}{SUFFIXES[kind]}"
+
+
+class Shards:
+    """Holds tokens until their shard is complete, and writes it.
+
+    Args:
+        rows: that are being worked on, whole shards of them, in the order that they will have.
+        facts: as of `write_shard`.
+        partial: folder for what is not complete.
+    """
+
+    def __init__(self, rows: list[Row], out: Path, kind: str, facts: dict[str, Any], partial: Path):
+        self._out, self._kind, self._facts, self._partial = out, kind, facts, partial
+        self._members: dict[str, list[Row]] = defaultdict(list)
+        for row in rows:
+            self._members[row["target"]].append(row)
+        self._waiting = {target: len(members) for target, members in self._members.items()}
+
+    def add(self, row: Row) -> list[Row]:
+        """Take a row that was worked on; returns the rows of its shard if it was the last of them.
+
+        Raises:
+            OSError: the shard cannot be written.
+        """
+        if "tokens" in row and self._facts["codebook"] == "vq":
+            row["tokens"] = row["tokens"].astype(np.int16)
+        self._waiting[row["target"]] -= 1
+        if self._waiting[row["target"]]:
+            return []
+        members, target = self._members.pop(row["target"]), self._out / row["target"]
+        if clips := [member for member in members if not member["error"]]:
+            with output_file(str(target), force=True, partial=self._partial) as file:
+                write_shard(file, self._kind, target.stem, clips, self._facts)
+            for clip in clips:
+                clip["bytes"] = target.stat().st_size
+        for member in members:
+            member.pop("tokens", None)
+        return members

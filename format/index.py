@@ -1,0 +1,86 @@
+"""Where packets are in a file, to begin at any of them. Specified in spec/aldm-format.md, section 9."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import BinaryIO
+
+from .container import HEADER_SIZE, INDEX, MAX_BODY, PACKET, pack_leb128, pack_record, read_leb128
+from .errors import DamageError
+
+OFFSET = struct.Struct("<5s")  # of the first packet
+TAIL = struct.Struct("<II")  # size of the record, and its checksum: the last bytes of the file
+LEAST = 6 + OFFSET.size + 4  # bytes of a record
+
+
+def pack_index(offsets: Sequence[int], end: int) -> bytes:
+    """The index record that closes a file; nothing if there are more packets than it can hold.
+
+    Args:
+        offsets: of all packets' records, from number 0 on.
+        end: where the last packet and what belongs to it ends.
+    """
+    if not offsets:
+        return b""
+    distances = [b - a for a, b in zip(offsets, [*offsets[1:], end], strict=True)]
+    if max(distances) > MAX_BODY:
+        return b""
+    body = OFFSET.pack(offsets[0].to_bytes(5, "little")) + b"".join(map(pack_leb128, distances))
+    if len(body) + 4 > MAX_BODY:
+        return b""
+    length = len(body) + 4
+    size = 1 + len(pack_leb128(length)) + length + 4
+    return pack_record(INDEX, body + struct.pack("<I", size))
+
+
+def read_index(source: BinaryIO) -> list[int]:
+    """Offsets of packets as the index at the end of a seekable file gives them; none without a whole index."""
+    end = source.seek(0, io.SEEK_END)
+    if end < HEADER_SIZE + LEAST:
+        return []
+    source.seek(-TAIL.size, io.SEEK_END)
+    size, check = TAIL.unpack(source.read(TAIL.size))
+    if not LEAST <= size <= min(end - HEADER_SIZE, MAX_BODY + 8):
+        return []
+    source.seek(-size, io.SEEK_END)
+    record = source.read(size)
+    try:
+        length, at = read_leb128(record, 1)
+        if record[0] != INDEX or at + length + 4 != size or zlib.crc32(record[:-4] + bytes(4)) != check:
+            return []
+        offset = int.from_bytes(record[at : at + OFFSET.size], "little")
+        at += OFFSET.size
+        offsets = []
+        while at < size - TAIL.size:
+            offsets.append(offset)
+            distance, at = read_leb128(record, at)
+            offset += distance
+    except DamageError:
+        return []
+    return offsets
+
+
+def find_packet(source: BinaryIO, number: int) -> int | None:
+    """Where a packet's record begins in a seekable file, by its index or by the lengths of what is before it.
+
+    It is a claim: what stands there has to be checked. None: not found so.
+    """
+    if offsets := read_index(source):
+        return offsets[number] if number < len(offsets) else None
+    at, count = HEADER_SIZE, 0
+    for _ in range(3 * number + 1000):  # comments, packets and layers
+        source.seek(at)
+        head = source.read(4)
+        if head[:1] == bytes([PACKET]):
+            if count == number:
+                return at
+            count += 1
+        try:
+            length, size = read_leb128(head, 1)
+        except DamageError:
+            return None
+        at += size + length + 4
+    return None

@@ -1,0 +1,170 @@
+"""How the golden files were made. Files that exist are never made again: what they hold is a promise.
+
+Usage: python tests/golden/make.py; it adds what is missing, and its line in expected.json.
+"""
+
+import dataclasses
+import json
+import struct
+import sys
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile as sf
+from aldm.codec import Codec
+from aldm.codec.diffusion import DDCM
+from aldm.codec.folder import ModelError
+from aldm.format import FormatError
+from aldm.format import container as c
+from aldm.format.container import Header, Packet, pack_record
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from test_golden import GOLDEN, MODELS, facts
+
+
+def sounds() -> dict[str, np.ndarray]:
+    return {p.stem: sf.read(p, dtype="float32")[0] for p in (GOLDEN.parent / "data").glob("*.flac")}
+
+
+def valid() -> Iterator[tuple[str, bytes]]:
+    """Every quality and every feature."""
+    codec = Codec.from_pretrained(MODELS["tiny"])
+    short = Codec.from_pretrained(MODELS["tiny"], packet_seconds=0.64)
+    sound = sounds()
+    speech, music, environment = (sound[name] for name in ("speech", "music", "environment"))
+    for quality in range(codec.levels):
+        yield f"quality-{quality:02}", codec.encode(music[16000:32000], 16000, quality=quality)
+    yield "bitrate", short.encode(speech, 16000, bitrate=1.0)
+    stereo = np.stack([speech[:48000], environment[:48000]])
+    yield "stereo-44100", short.encode(stereo[:, :44100], 44100, quality=20)
+    quiet = np.zeros(48000, np.float32)
+    yield "five-channels", short.encode(np.stack([quiet, speech[:48000], speech[:48000], quiet, music[:48000]]), 16000)
+    half = np.stack([speech[:48000], np.concatenate([speech[:20480], quiet[:27520]])])
+    yield "copy-that-ends", short.encode(half, 16000, quality=12)
+    yield "silence", short.encode(np.zeros(30000), 8000)
+    yield "one-sample", short.encode(np.array([0.3]), 768000)
+    yield "tags", short.encode(speech[:30000], 16000, comments=["TITLE=Ähre, £ 5", "ARTIST=a", "ARTIST=b", "EMPTY="])
+    yield "index", short.encode(speech[:60000], 16000, quality=8, index=True, comments=["TITLE=with an index"])
+    live = short.stream(16000, bitrate=1.2)
+    yield "live-bitrate", live.push(speech[:50000]) + live.flush()
+    live = short.stream(44100, 2, quality=16)
+    yield "live-quality", live.push(stereo) + live.flush()
+    live = short.stream(16000, quality=16)
+    yield "live-without-an-end", live.push(speech[:50000])
+    yield "both", short.encode(music[:40000], 16000, quality=10, layers="both", ddcm=DDCM(6, 64))
+    yield "both-two-atoms", short.encode(stereo, 16000, quality=4, layers="both", ddcm=DDCM(4, 16, block=2, atoms=2))
+    yield "ddcm", short.encode(music[:40000], 16000, layers="ddcm", ddcm=DDCM(8, 256))
+    yield "generated", short.generate(1.5, 7, DDCM(5))
+    base = short.encode(speech[:30000], 16000, quality=20)
+    yield "unknown-record", base[:24] + pack_record(0x7E, b"from 1.7") + base[24:] + pack_record(0x21, b"")
+    newer = dataclasses.replace(Header.parse(base), version=(1, 9))
+    yield "minor-version", newer.pack() + base[24:]
+    first, rest = records(base)[0], base[24:]
+    longer = Packet.parse(first.body, Header.parse(base))
+    longer = dataclasses.replace(longer, payload=longer.payload + b"\xff\0behind")
+    yield "payload-behind-the-end", base[:24] + pack_record(c.PACKET, longer.pack()) + rest[first.size :]
+    klt = Codec.from_pretrained("klt", packet_seconds=1.28)
+    yield "klt", klt.encode(environment[:40000], 16000, bitrate=1.5, comments=["MODEL=klt"])
+
+
+def records(data: bytes) -> list[Any]:
+    return list(c.read_records(data))
+
+
+def damaged() -> Iterator[tuple[str, bytes]]:
+    """What a reader gets something from, and reports."""
+    codec = Codec.from_pretrained(MODELS["tiny"], packet_seconds=0.64)
+    speech = sounds()["speech"][:60000]
+    base = codec.encode(speech, 16000, quality=14)
+    head, parts = base[:24], [base[r.offset : r.offset + r.size] for r in records(base)]
+    flipped = bytearray(parts[2])
+    flipped[9] ^= 16
+    yield "flipped-bit", head + b"".join([*parts[:2], bytes(flipped), *parts[3:]])
+    yield "lost-packet", head + b"".join([*parts[:2], *parts[3:]])
+    yield "repeated-packet", head + b"".join([*parts[:3], parts[2], *parts[3:]])
+    yield "swapped-packets", head + b"".join([parts[0], parts[2], parts[1], *parts[3:]])
+    yield "lost-first", head + b"".join(parts[1:])
+    yield "truncated", base[: len(base) - len(parts[-1]) // 2]
+    yield "ends-early", head + b"".join(parts[:3])
+    yield "garbage-between", head + parts[0] + b"PDCEI\x89ALD" * 9 + b"".join(parts[1:])
+    packets = [Packet.parse(r.body, Header.parse(base)) for r in records(base)]
+    short = dataclasses.replace(packets[1], hops=16)
+    yield "short-in-the-middle", head + parts[0] + pack_record(c.PACKET, short.pack(), 1) + b"".join(parts[2:])
+    long = dataclasses.replace(packets[1], hops=80)
+    yield "long-packet", head + parts[0] + pack_record(c.PACKET, long.pack(), 1) + b"".join(parts[2:])
+    copies = dataclasses.replace(packets[1], gains=(c.GAIN_COPY,))
+    yield "first-channel-copies", head + parts[0] + pack_record(c.PACKET, copies.pack(), 1) + b"".join(parts[2:])
+    unknown = dataclasses.replace(Header.parse(base), samples=None).pack()
+    yield "end-too-early", unknown + b"".join(parts) + c.pack_end(10000)
+    yield "packet-behind-the-end", unknown + b"".join(parts[:2]) + c.pack_end(20000) + b"".join(parts[2:])
+    both = codec.encode(speech, 16000, quality=10, layers="both", ddcm=DDCM(6, 64))
+    head, parts = both[:24], [both[r.offset : r.offset + r.size] for r in records(both)]
+    flipped = bytearray(parts[3])
+    flipped[-8] ^= 1
+    yield "layer-flipped-bit", head + b"".join([*parts[:3], bytes(flipped), *parts[4:]])
+    yield "layer-of-another-packet", head + b"".join([*parts[:3], parts[1], *parts[4:]])
+    yield "layer-without-the-flag", dataclasses.replace(Header.parse(both), layers=False).pack() + both[24:]
+    other = pack_record(c.LAYER, bytes(2) + records(both)[3].body[2:], 1)
+    yield "layer-of-another-denoiser", head + b"".join([*parts[:3], other, *parts[4:]])
+    yield "record-longer-than-the-file", base[:24] + b"P\xff\xff\x7f" + base[24:]
+    indexed = codec.encode(speech, 16000, quality=14, index=True)
+    yield "index-flipped-bit", indexed[:-6] + bytes([indexed[-6] ^ 4]) + indexed[-5:]
+
+
+def invalid() -> Iterator[tuple[str, bytes]]:
+    """What is refused, each with its error."""
+    codec = Codec.from_pretrained(MODELS["tiny"])
+    base = codec.encode(sounds()["speech"][:16000], 16000, quality=10)
+    header, rest = Header.parse(base), base[24:]
+
+    def raw(offset: int, value: bytes) -> bytes:
+        fields = base[:offset] + value + base[offset + len(value) : 22]
+        return fields + struct.pack("<H", c.binascii.crc_hqx(fields, 0xFFFF)) + rest
+
+    yield "empty", b""
+    yield "text", b"not an .aldm file at all, but long enough to be one"
+    yield "wav", b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0"
+    yield "signature-with-lf", b"\x89ALD\n" + base[5:]
+    yield "header-truncated", base[:23]
+    yield "header-alone", base[:24]
+    yield "header-flipped-bit", base[:9] + bytes([base[9] ^ 1]) + base[10:]
+    yield "version-0", raw(4, b"\x01")
+    yield "version-2", raw(4, b"\x20")
+    yield "no-channels", raw(5, b"\0")
+    yield "quality-beyond-the-model", raw(6, bytes([codec.levels]))
+    yield "no-base-without-the-flag", raw(6, b"\xff")
+    yield "unknown-flag", raw(7, b"\x02")
+    yield "no-rate", raw(8, b"\0\0\0")
+    yield "rate-too-high", raw(8, (768_001).to_bytes(3, "little"))
+    yield "no-hops", raw(11, b"\0\0")
+    yield "too-many-hops", raw(11, (1025).to_bytes(2, "little"))
+    yield "hops-not-of-the-model", raw(11, (1000).to_bytes(2, "little"))
+    yield "no-samples", raw(13, bytes(5))
+    yield "another-model", dataclasses.replace(header, model=b"none").pack() + rest
+    yield "only-damage", base[:24] + bytes([*rest[:6], rest[6] ^ 1, *rest[7:]])
+    yield "only-comments", base[:24] + pack_record(c.COMMENT, b"A=b")
+    yield "endless-number", base[:24] + b"P\xff\xff\xff\xff" + bytes(40)
+
+
+def main() -> None:
+    path = GOLDEN / "expected.json"
+    expected = json.loads(path.read_text()) if path.exists() else {}
+    for group in (valid, damaged, invalid):
+        (GOLDEN / group.__name__).mkdir(exist_ok=True)
+        for name, data in group():
+            file = GOLDEN / group.__name__ / f"{name}.aldm"
+            if not file.exists():
+                file.write_bytes(data)
+                try:
+                    found = facts(data)
+                except (FormatError, ModelError) as error:
+                    found = {"error": type(error).__name__}
+                expected[f"{group.__name__}/{name}"] = {"sha256": sha256(data).hexdigest(), **found}
+    path.write_text(json.dumps(expected, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""The programs that measure speed and growth run, and what they print adds up."""
+
+import json
+import re
+from pathlib import Path
+
+from aldm.bench import growth, speed
+from click.testing import CliRunner
+from conftest import DATA
+
+
+def test_speed_side_by_side() -> None:
+    result = CliRunner().invoke(speed.main, [str(DATA / "speech.flac"), "--seconds", "2", "--repeats", "1"])
+    assert result.exit_code == 0, result.output
+    rows = {m[1]: float(m[2]) for m in re.finditer(r"^\| ([^|]+) \|.*\| ([\d.]+) \|$", result.output, re.M)}
+    assert rows["encodec, 6.0 kbit/s"] == 1
+    assert {"aldm, 1.5 kbit/s", "dac, 6.0 kbit/s", "mimi, 1.1 kbit/s"} <= rows.keys()
+    assert rows["decode: Griffin-Lim"] > 0
+
+
+def test_growth(tmp_path: Path) -> None:
+    options = ["--out", str(tmp_path), "--minutes", "0.05,0.1", "--files", "2,3", "--jobs", "1"]
+    result = CliRunner().invoke(growth.main, [str(DATA / "speech.flac"), *options])
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "growth.json").read_text())
+    assert [row["minutes"] for row in found["lengths"]] == [0.05, 0.1]
+    assert 1.8 < found["lengths"][1]["bytes"] / found["lengths"][0]["bytes"] < 2.2
+    assert [row["files"] for row in found["libraries"]] == [2, 3]
+    assert (tmp_path / "growth.png").stat().st_size > 5000
