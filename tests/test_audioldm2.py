@@ -473,3 +473,6 @@ def test_command(checkpoint: Path, tmp_path: Path) -> None:
         assert done.exit_code == 1
         assert message in done.stderr
         assert done.stderr.count("\n") == 1
+    done = run("fit", DATA, "--out", tmp_path / "m", "--model", "base")
+    assert done.exit_code == 2
+    assert "--init for others" in done.stderr
