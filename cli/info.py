@@ -23,6 +23,7 @@ def describe(data: bytes) -> dict[str, Any]:
     header, samples = stream.header, stream.samples
     payload = sum(len(packet.payload) for packet in stream.packets.values())
     layers = sum(map(len, stream.layers.values()))
+    from ..codec.checkpoint import licence_of
     from ..codec.folder import model_with
 
     qualities = sorted({p.quality for p in stream.packets.values() if p.quality is not None})
@@ -49,6 +50,7 @@ def describe(data: bytes) -> dict[str, Any]:
         "layers": ["base"] * (header.quality != container.NO_BASE) + ["ddcm"] * bool(stream.layers),
         "kbps": len(data) * 8 / seconds / 1000 if seconds else None,
         "comments": stream.comments,
+        "weights_licence": licence_of(stream.comments),
         "damage": stream.damage,
     }
 
@@ -80,6 +82,8 @@ def info(source: str, as_json: bool) -> None:
         )
         for comment in facts["comments"]:
             click.echo(f"comment    {comment if comment.isprintable() else repr(comment)}")
+        if facts["weights_licence"]:
+            click.echo(f"licence    of the model's weights: {facts['weights_licence']}")
         for line in facts["damage"]:
             click.echo(f"damage     {line}")
     if facts["damage"]:

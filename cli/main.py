@@ -16,10 +16,12 @@ from typing import Any
 import click
 
 from ..format.container import NO_BASE, Header
-from ..format.stream import StreamReader
+from ..format.stream import StreamReader, read_stream
 from .batch import batch
 from .bench import analyze, bench
+from .checkpoint import MODEL_HELP, loading_options
 from .files import output_file, read_input
+from .generate import generate
 from .info import info
 from .live import encode_live, play, stream_format
 
@@ -61,7 +63,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files are removed
 
 
-for command in (info, batch, bench, analyze):
+for command in (info, batch, bench, analyze, generate):
     main.add_command(command)
 
 
@@ -100,7 +102,9 @@ def _say(message: str) -> None:
 @click.option("--codebook", type=click.IntRange(1), metavar="K", help="Atoms of DDCM's codebooks, a power of two.")
 @click.option("--block", type=click.IntRange(1, 64), metavar="V", help="Latent vectors of 160 ms that share a pick.")
 @click.option("--atoms", type=click.IntRange(1, 64), metavar="M", help="Picks for each block and step.")
-@click.option("--model", "-m", metavar="M", help="Model in the package, or a model folder.")
+@click.option("--prompt", metavar="TEXT", help="AudioLDM 2: what the sound is, for its diffusion; stored.")
+@click.option("--model", "-m", metavar="M", help=MODEL_HELP)
+@loading_options("posterior", "std_limit")
 @click.option(
     "--packet",
     type=click.FloatRange(0.16, 10.24),
@@ -120,6 +124,7 @@ def encode(
     quality: int | None,
     layers: str,
     steps: int | None,
+    prompt: str | None,
     model: str | None,
     packet: float | None,
     low_latency: bool,
@@ -128,6 +133,7 @@ def encode(
     no_tags: bool,
     index: bool,
     force: bool,
+    loading: dict[str, Any],
     **sizes: int | None,
 ) -> None:
     """Encode the audio file IN as the .aldm file OUT. `-` is standard input or output.
@@ -155,7 +161,8 @@ def encode(
 
         form = Format.parse(raw) if raw else stream_format(start, sys.stdin.buffer) if piped else None
         ddcm = DDCM(**given) if given.keys() - {"steps"} else None
-        codec = Codec.from_pretrained(model, packet_seconds=LOW_LATENCY if low_latency else packet or PACKET_SECONDS)
+        loading["packet_seconds"] = LOW_LATENCY if low_latency else packet or PACKET_SECONDS
+        codec = Codec.from_pretrained(model, **loading)
         if form:
             if layers != "base" or index:
                 raise click.UsageError("streams have no enhancement layers and no index")
@@ -170,6 +177,7 @@ def encode(
             bar, progress = _progress("encoding", seconds)
             with bar:
                 options: dict[str, Any] = {"layers": layers, "ddcm": ddcm, "steps": steps, "index": index}
+                options["prompt"] = prompt
                 options["comments"] = [*tags] if no_tags else [*reader.tags, *tags]
                 data = codec.encode(reader, bitrate=bitrate, quality=quality, progress=progress, **options)
             out.write(data)
@@ -190,8 +198,9 @@ def encode(
 @click.option("--original-rate", is_flag=True, help="Resample to the rate of the original instead of 16 kHz.")
 @click.option(
     "--vocoder",
-    type=click.Choice(["network", "griffin-lim"]),
-    help="Magnitudes for Griffin-Lim: from the model's network (default if it has one), or by least squares.",
+    type=click.Choice(["network", "griffin-lim", "hifi-gan", "hybrid"]),
+    help="Magnitudes for Griffin-Lim: from the model's network (default if it has one), or by least squares. "
+    "AudioLDM 2: HiFi-GAN (default), Griffin-Lim, or one after the other.",
 )
 @click.option("--layers", type=click.Choice(["all", "base"]), default="all", help="base: ignore enhancement layers.")
 @click.option(
@@ -201,9 +210,14 @@ def encode(
     metavar="N",
     help="Steps of diffusion that put seeded noise in the place of what the quantiser removed.",
 )
+@click.option("--prompt", metavar="TEXT", help="AudioLDM 2: what the sound shall be instead, in a file of diffusion.")
+@click.option(
+    "--from-step", type=click.IntRange(0, 255), default=0, metavar="T", help="Step from which on --prompt counts."
+)
 @click.option("--strict", is_flag=True, help="Refuse a damaged file instead of decoding what is whole.")
 @click.option("--raw", is_flag=True, help="Bare 16-bit samples to standard output, without the header of a WAV.")
-@click.option("--model", "-m", metavar="M", help="Model folder; models in the package are found by themselves.")
+@click.option("--model", "-m", metavar="M", help="Model folder; models that the file tells are found by themselves.")
+@loading_options("emphasis", "match_loudness")
 @click.option("--force", "-f", is_flag=True, help="Replace OUT if it exists.")
 def decode(
     source: str,
@@ -214,10 +228,13 @@ def decode(
     vocoder: str | None,
     layers: str,
     refine: int,
+    prompt: str | None,
+    from_step: int,
     strict: bool,
     raw: bool,
     model: str | None,
     force: bool,
+    loading: dict[str, Any],
 ) -> None:
     """Decode the .aldm file IN to the audio file OUT (WAV, FLAC, ... by its name). `-` is a pipe.
 
@@ -232,11 +249,15 @@ def decode(
         reader = StreamReader(stream)
         header = reader.header
         from ..codec.audio import write_audio
+        from ..codec.checkpoint import tagged_model
         from ..codec.codec import Codec
         from ..codec.folder import model_with
 
-        codec = Codec.from_pretrained(model or model_with(header.model), vocoder=vocoder)
-        decoder = codec.decoder(reader, strict, layers, refine)
+        model = model or model_with(header.model)
+        if model is None and source != "-":
+            model = tagged_model(read_stream(read_input(source)).comments)
+        codec = Codec.from_pretrained(model, vocoder=vocoder, **loading)
+        decoder = codec.decoder(reader, strict, layers, refine, prompt, from_step)
         blocks = decoder.blocks(original_rate, start, duration)
         rate = header.sample_rate if original_rate else codec.sample_rate
         if target == "-":
@@ -264,28 +285,12 @@ def decode(
 
 
 @main.command()
-@click.argument("target", metavar="OUT")
-@click.option("--seconds", type=click.FloatRange(0.01, 3600), default=10.0, show_default=True, help="Duration.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the random picks.")
-@click.option("--steps", type=click.IntRange(2, 255), default=14, show_default=True, help="Of the walk.")
-@click.option("--model", "-m", metavar="M", help="Model in the package, or a model folder.")
-@click.option("--force", "-f", is_flag=True, help="Replace OUT if it exists.")
-def generate(target: str, seconds: float, seed: int, steps: int, model: str | None, force: bool) -> None:
-    """Write an .aldm file OUT of sound that nobody made: a diffusion whose noise is picked at random."""
-    with output_file(target, force) as out:
-        from ..codec.codec import Codec
-        from ..codec.diffusion import DDCM
-
-        data = Codec.from_pretrained(model).generate(seconds, seed, DDCM(steps))
-        out.write(data)
-    _say(f"{seconds:.2f} s, {len(data)} bytes")
-
-
-@main.command()
 @click.argument("data", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Model folder to write.")
 @click.option("--work", type=click.Path(path_type=Path), help="Cache and checkpoints; default: OUT with .work behind.")
 @click.option("--init", metavar="M", help="Model that goes on learning, instead of one that starts anew.")
+@click.option("--model", "-m", metavar="M", help="AudioLDM 2 checkpoint to learn tables and codebooks for.")
+@loading_options()
 @click.option("--steps", default=30000, show_default=True, help="Training steps; 0 leaves the linear transform alone.")
 @click.option("--decoder-steps", default=5000, show_default=True, help="Further steps, of the decoding side; 0: none.")
 @click.option("--denoiser-steps", default=12000, show_default=True, help="Further steps, of the denoiser; 0: none.")
@@ -297,10 +302,28 @@ def generate(target: str, seconds: float, seed: int, steps: int, model: str | No
 @click.option("--batch-size", default=16, show_default=True, help="Examples of 3.84 s.")
 @click.option("--table-hours", default=1.0, show_default=True, help="Audio to count tables on.")
 @click.option("--seed", default=0, show_default=True, help="Of the training examples.")
-def fit(data: tuple[Path, ...], out: Path, work: Path | None, **options: Any) -> None:
-    """Fit a model to the audio in folders or tar shards DATA. Goes on where a stopped run left off."""
-    from ..codec.fit import fit_model
+def fit(
+    data: tuple[Path, ...], out: Path, work: Path | None, model: str | None, loading: dict[str, Any], **options: Any
+) -> None:
+    """Fit a model to the audio in folders or tar shards DATA. Goes on where a stopped run left off.
 
+    With --model, only --table-hours and --tokens count: the networks stay as they are.
+    """
     work = work or out.with_name(out.name + ".work")
-    fit_model(list(data), out, work, lambda line: _say(f"{time.strftime('%H:%M:%S')}  {line}"), **options)
+
+    def progress(line: str) -> None:
+        _say(f"{time.strftime('%H:%M:%S')}  {line}")
+
+    if model is None:
+        from ..codec.fit import fit_model
+
+        fit_model(list(data), out, work, progress, **options)
+    else:
+        from ..codec.checkpoint import is_checkpoint
+        from ..codec.fit.checkpoint import fit_checkpoint
+
+        if not is_checkpoint(model):
+            raise click.UsageError("--model is for AudioLDM 2 checkpoints; --init for others")
+        chosen: dict[str, Any] = {name: options[name] for name in ("table_hours", "tokens")}
+        fit_checkpoint(model, list(data), out, work, progress, device=loading.get("device"), **chosen)
     _say(f"wrote {out}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +17,7 @@ from ..format.index import LEAST as INDEX_BYTES
 from ..format.index import pack_index
 from ..format.stream import StreamReader
 from .audio import AudioReader
+from .checkpoint import PROMPT_TAG, foreign_tags, is_checkpoint
 from .decoder import Decoder
 from .diffusion import DDCM
 from .encoder import Encoder, Spool
@@ -31,7 +31,6 @@ from .vq import VectorCodebook
 Progress = Callable[[float], None]  # told the seconds of audio that are done
 
 LEAST_SECONDS, PACKET_SECONDS = 0.16, 10.24
-VOCODERS = ("network", "griffin-lim")
 
 
 class Codec:
@@ -41,7 +40,7 @@ class Codec:
         model: loaded by `from_pretrained`.
         packet_seconds: duration of a packet, 0.16 to 10.24 s, rounded up to a multiple of the model's patch. Short ones
             are for live sound: each costs some bits, and some quality at its ends.
-        vocoder: one of `VOCODERS`; "griffin-lim" does without the magnitude network in front of it. Default: the
+        vocoder: one of the model's; "griffin-lim" does without the magnitude network in front of it. Default: the
             network if the model has one. The gains of a file are right for the vocoder that encoded it.
 
     Attributes:
@@ -52,13 +51,7 @@ class Codec:
     def __init__(self, model: Model, packet_seconds: float = PACKET_SECONDS, vocoder: str | None = None):
         if not LEAST_SECONDS <= packet_seconds <= PACKET_SECONDS:
             raise ValueError(f"packets last {LEAST_SECONDS} to {PACKET_SECONDS} s, not {packet_seconds:g}")
-        if vocoder not in (None, *VOCODERS):
-            raise ValueError(f"no vocoder {vocoder}; there are {', '.join(VOCODERS)}")
-        if vocoder == "network" and model.magnitude_net is None:
-            raise ModelError(f"model {model.name} has no vocoder network")
-        if vocoder == "griffin-lim":
-            model = replace(model, magnitude_net=None)
-        self.model = model
+        self.model = model = model.with_vocoder(vocoder)
         self.sample_rate = model.mel.sample_rate
         self.levels = model.codebook.levels
         vectors = math.ceil(packet_seconds * container.HOPS_PER_SECOND / model.autoencoder.patch)
@@ -67,11 +60,22 @@ class Codec:
 
     @classmethod
     def from_pretrained(cls, model: str | Path | None = None, **options: Any) -> Codec:
-        """The codec of an embedded model (by name; None is the default) or of a model folder.
+        """The codec of an embedded model (by name; None is the default), a model folder, or an AudioLDM 2 checkpoint.
+
+        Args:
+            model: a name in the package; "music", "speech", "large" or the hub's name of such a checkpoint; a folder.
+            options: of `Codec`, and for checkpoints those of `AudioLDM2.from_pretrained`.
 
         Raises:
             ModelError: no such model, or one that does not load.
         """
+        if is_checkpoint(model):
+            from .audioldm2 import AudioLDM2
+
+            own = {name: options.pop(name) for name in ("packet_seconds", "vocoder") if name in options}
+            return cls(AudioLDM2.from_pretrained(model, **options), **own)
+        if foreign := options.keys() - {"packet_seconds", "vocoder"}:
+            raise ValueError(f"{', '.join(sorted(foreign))}: only for AudioLDM 2 checkpoints")
         return cls(Model.from_pretrained(model), **options)
 
     def encode(
@@ -84,6 +88,7 @@ class Codec:
         layers: str = "base",
         ddcm: DDCM | None = None,
         steps: int | None = None,
+        prompt: str | None = None,
         comments: Iterable[str] = (),
         index: bool = False,
         progress: Progress = lambda seconds: None,
@@ -101,6 +106,7 @@ class Codec:
             layers: "base"; "both": an enhancement layer (DDCM) on top; "ddcm": that alone.
             ddcm: its setting; default: what meets the bitrate, with half of it for the base layer.
             steps: of that default's walk, 2 .. 255. Default: 14, and up to 40 where there are bits for them.
+            prompt: says what the sound is, to the denoiser of a model that takes text; stored in the file.
             comments: "NAME=value" strings stored in the file, as in Vorbis comments.
             index: close the file with the offsets of its packets. Without, readers find one by the lengths before it.
             progress: called with the seconds of audio that are analysed.
@@ -116,13 +122,18 @@ class Codec:
             raise ValueError("a DDCM setting is for the layers both and ddcm")
         if layers != "base" and self.model.denoiser is None:
             raise ModelError(f"model {self.model.name} has no denoiser")
+        told = [] if prompt is None else [f"{PROMPT_TAG}={prompt}"]
+        comments = [*self.model.tags(), *told, *foreign_tags(comments)]
+        if prompt is not None:
+            self.model.prompted([], prompt, 0)  # refuses where there is no text
+        encoder = Encoder(self.model.prompted(comments, None, 0), self._encoder.packet_vectors)
         plain = DDCM() if steps is None else DDCM(steps)  # refuses wrong ones before any work
         if layers == "both":
-            self._encoder.layer(DDCM(), level)
+            encoder.layer(DDCM(), level)
         reader = source if isinstance(source, AudioReader) else AudioReader(source, sample_rate)
         seconds = reader.samples / reader.sample_rate
         packets = Spool()
-        for packet in self._encoder.analyze(reader.blocks(self.sample_rate)):
+        for packet in encoder.analyze(reader.blocks(self.sample_rate)):
             packets.append(packet)
             progress(min(seconds, len(packets) * self._packet_hops / container.HOPS_PER_SECOND))
         extra = b"".join(map(pack_comment, comments))
@@ -134,16 +145,16 @@ class Codec:
             level = container.NO_BASE
         if layers != "base":
             if layers == "ddcm" or quality is not None:
-                budget -= self._encoder.size(packets, level, fidelity)
+                budget -= encoder.size(packets, level, fidelity)
             share = budget / 2 if layers == "both" and quality is None else budget
-            ddcm = ddcm or (plain if bitrate is None else self._encoder.fit_layer(share, packets, steps))
-            layer = self._encoder.layer(ddcm, level)
-            budget -= self._encoder.layer_size(layer, packets)
+            ddcm = ddcm or (plain if bitrate is None else encoder.fit_layer(share, packets, steps))
+            layer = encoder.layer(ddcm, level)
+            budget -= encoder.layer_size(layer, packets)
         if bitrate is not None and quality is None and layers != "ddcm":
-            level, fidelity = self._encoder.fit_bitrate(budget, packets)
+            level, fidelity = encoder.fit_bitrate(budget, packets)
             if layers == "both" and self.model.denoiser is not None:
                 level = min(level, self.model.denoiser.levels - 1)
-            layer = self._encoder.layer(ddcm, level) if ddcm else None
+            layer = encoder.layer(ddcm, level) if ddcm else None
         header = Header(
             sample_rate=reader.sample_rate,
             channels=reader.channels,
@@ -154,7 +165,7 @@ class Codec:
             layers=layer is not None,
         )
         start = header.pack() + extra
-        return start + join(self._encoder.records(packets, level, fidelity, layer), len(start) if index else None)
+        return start + join(encoder.records(packets, level, fidelity, layer), len(start) if index else None)
 
     def stream(
         self,
@@ -175,7 +186,7 @@ class Codec:
             ValueError: a quality or bitrate out of range.
         """
         level = self._check_rate(bitrate, quality)
-        extra = b"".join(map(pack_comment, comments))
+        extra = b"".join(map(pack_comment, (*self.model.tags(), *foreign_tags(comments))))
         return LiveEncoder(self._encoder, sample_rate, channels, None if bitrate else level, bitrate, extra)
 
     def tokens(
@@ -255,6 +266,8 @@ class Codec:
         strict: bool = False,
         layers: str = "all",
         refine: int = 0,
+        prompt: str | None = None,
+        from_step: int = 0,
     ) -> np.ndarray:
         """An .aldm file -> samples.
 
@@ -266,6 +279,8 @@ class Codec:
             layers: "all", or "base": enhancement layers are ignored.
             refine: steps of diffusion for packets without an enhancement layer, up to 255: seeded noise in the place of
                 what the quantiser removed. The same in every run.
+            prompt: says what the sound shall be instead, for the steps of diffusion from `from_step` on; for files
+                with an enhancement layer, or with `refine`, of models that take text.
 
         Returns:
             float32 [C, N]; N is exactly the number of samples that went in (at 16 kHz: its duration rounded up).
@@ -275,34 +290,47 @@ class Codec:
             ModelError: the file needs another model.
             ValueError: no sound between `start` and the end.
         """
-        decoder = self.decoder(read_bytes(source), strict, layers, refine)
+        decoder = self.decoder(read_bytes(source), strict, layers, refine, prompt, from_step)
         return np.concatenate(list(decoder.blocks(original_rate, start, duration)), 1)
 
     def decoder(
-        self, source: bytes | BinaryIO | StreamReader, strict: bool = False, layers: str = "all", refine: int = 0
+        self,
+        source: bytes | BinaryIO | StreamReader,
+        strict: bool = False,
+        layers: str = "all",
+        refine: int = 0,
+        prompt: str | None = None,
+        from_step: int = 0,
     ) -> Decoder:
         """The decoder of one file or stream, for programs that take the sound in blocks or ask what was damaged."""
-        return Decoder(self.model, source, strict, layers, refine)
+        return Decoder(self.model, source, strict, layers, refine, prompt, from_step)
 
-    def generate(self, seconds: float, seed: int = 0, ddcm: DDCM | None = None) -> bytes:
-        """A file of sound that nobody made: DDCM whose picks are random.
+    def generate(
+        self,
+        seconds: float,
+        seed: int = 0,
+        ddcm: DDCM | None = None,
+        prompt: str | None = None,
+        candidates: int | None = None,
+        comments: Iterable[str] = (),
+    ) -> bytes:
+        """A file of sound that nobody made: DDCM whose picks are random, or lead where a prompt says.
 
         Args:
             seconds: its duration, up to an hour.
             seed: of the picks, 0 .. 2^32 - 1.
             ddcm: setting of the layer.
+            prompt: what it shall be, for models that take text; decoders do not need it.
+            candidates: random picks among which the prompt chooses each; the more, the more it counts.
+            comments: "NAME=value" strings stored in the file.
 
         Raises:
-            ModelError: the model has no denoiser.
-            ValueError: duration or seed out of range.
+            ModelError: the model has no denoiser, or takes no text.
+            ValueError: duration, seed or candidates out of range.
         """
-        if self.model.denoiser is None:
-            raise ModelError(f"model {self.model.name} has no denoiser")
-        if not 0.01 <= seconds <= 3600:
-            raise ValueError(f"0.01 to 3600 s, not {seconds:g}")
-        if not 0 <= seed < 1 << 32:
-            raise ValueError(f"a seed is 0 to {(1 << 32) - 1}, not {seed}")
-        samples = round(seconds * self.sample_rate)
+        samples = self._generated_samples(seconds, seed)
+        if candidates is not None and not 1 <= candidates <= 4096:
+            raise ValueError(f"1 to 4096 candidates, not {candidates}")
         header = Header(
             sample_rate=self.sample_rate,
             channels=1,
@@ -312,8 +340,71 @@ class Codec:
             model=self.model.fingerprint[:4],
             layers=True,
         )
+        tags = [*self.model.tags(), *([] if prompt is None else [f"DESCRIPTION={prompt}"]), *foreign_tags(comments)]
+        head = header.pack() + b"".join(map(pack_comment, tags))
         vectors = -(-samples // self.model.patch_samples)
-        return header.pack() + b"".join(self._encoder.generate(vectors, seed, ddcm or DDCM()))
+        if prompt is None:
+            return head + b"".join(self._encoder.generate(vectors, seed, ddcm or DDCM()))
+        self.model.prompted([], prompt, 0)  # refuses where there is no text
+        from .generation import CANDIDATES, generate_records, generation_setting
+
+        setting = ddcm or generation_setting()
+        count = self._encoder.packet_vectors
+        records = generate_records(self.model, prompt, vectors, count, seed, setting, candidates or CANDIDATES)
+        return head + b"".join(records)
+
+    def synthesize(
+        self,
+        prompt: str,
+        seconds: float = 10.0,
+        seed: int = 0,
+        *,
+        steps: int = 200,
+        guidance: float = 3.5,
+        negative: str = "",
+        scheduler: str = "ddim",
+    ) -> np.ndarray:
+        """Sound that a text describes, without a file in between; for AudioLDM 2 checkpoints with text encoders.
+
+        Args:
+            seconds: its duration; all of it is in memory at once.
+            seed: of the noise that it is made of.
+            steps: of the scheduler.
+            guidance: how much the prompt counts; 1: as a condition only.
+            negative: what it shall not be.
+            scheduler: one of diffusers': see `generation.SCHEDULERS`.
+
+        Returns:
+            float32 [1, N] at 16 kHz.
+
+        Raises:
+            ModelError: the model takes no text, or its text encoders are missing.
+            ValueError: an argument out of range.
+        """
+        samples = self._generated_samples(seconds, seed)
+        self.model.prompted([], prompt, 0)
+        from .generation import SCHEDULERS, sample_latents
+
+        if scheduler not in SCHEDULERS:
+            raise ValueError(f"no scheduler {scheduler}; there are {', '.join(SCHEDULERS)}")
+        if not 1 <= steps <= 1000 or not 0 <= guidance <= 100:
+            raise ValueError("1 to 1000 steps, and guidance of 0 to 100")
+        unet: Any = self.model.denoiser
+        vectors = -(-samples // self.model.patch_samples)
+        latents = sample_latents(unet, prompt, negative, vectors, steps, seed, guidance, scheduler)
+        vocoder = self.model.vocoder()
+        with torch.inference_mode():
+            pieces = [vocoder.push(self.model.frames(latents, 0.0)), vocoder.flush()]
+        return torch.cat(pieces, 1)[:, :samples].numpy()
+
+    def _generated_samples(self, seconds: float, seed: int) -> int:
+        if self.model.denoiser is None:
+            raise ModelError(f"model {self.model.name} has no denoiser")
+        if not 0.01 <= seconds <= 3600:
+            raise ValueError(f"0.01 to 3600 s, not {seconds:g}")
+        if not 0 <= seed < 1 << 32:
+            raise ValueError(f"a seed is 0 to {(1 << 32) - 1}, not {seed}")
+        return round(seconds * self.sample_rate)
 
     def _check_rate(self, bitrate: float | None, quality: int | None, both: bool = False) -> int:
         """The level that a quality asks for, or the model's own choice."""

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from .mel import LogMel
-
 CONTEXT = 256  # frames on either side that are listened to
 EDGE = 8  # of them next to the gap, whose level it starts and ends with
 FADE = 30.0  # frames in which the difference to the background falls to 1 / e
@@ -32,10 +30,10 @@ def alike(function: Callable[..., Tensor], *channels: list[Tensor]) -> list[Tens
 
 
 class Concealer:
-    """Fills gaps in a stream of magnitudes [n_fft // 2 + 1, T] of some channels."""
+    """Fills gaps in a stream of magnitudes [bins, T] of some channels."""
 
-    def __init__(self, mel: LogMel, channels: int):
-        self._before = [torch.zeros(mel.n_fft // 2 + 1, 0)] * channels
+    def __init__(self, bins: int, channels: int):
+        self._before = [torch.zeros(bins, 0)] * channels
 
     def follow(self, magnitudes: list[Tensor]) -> None:
         """Hear a packet, which may be the one before a gap."""

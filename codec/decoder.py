@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..format import container
-from ..format.entropy import decode_indices
 from ..format.errors import DamageError
 from ..format.layer import MAX_STEPS, Layer
 from ..format.stream import Item, StreamReader
@@ -21,7 +20,6 @@ from .conceal import Concealer, alike
 from .diffusion import Walk
 from .folder import ModelError
 from .gain import AUDIBLE, PEAK, SPECIAL, audible_energy, peak_of
-from .griffin_lim import GriffinLim
 from .model import Model
 from .quantizer import COARSEST, step_size
 
@@ -38,6 +36,7 @@ class Decoder:
         layers: "all"; or "base": enhancement layers are ignored.
         refine: steps of diffusion for packets that have no enhancement layer. The finest qualities leave nothing to
             refine, and it becomes 0.
+        prompt, from_step: another prompt than the file's for the steps of diffusion from that one on.
 
     Attributes:
         header: of the file.
@@ -56,12 +55,15 @@ class Decoder:
         strict: bool = False,
         layers: str = "all",
         refine: int = 0,
+        prompt: str | None = None,
+        from_step: int = 0,
     ):
         if layers not in LAYERS:
             raise ValueError(f"no layers {layers}; there are {', '.join(LAYERS)}")
         if not 0 <= refine <= MAX_STEPS:
             raise ValueError(f"refinement takes 0 to {MAX_STEPS} steps, not {refine}")
-        self.model, self.strict, self.layers, self.refine = model, strict, layers, refine
+        self.model, self.strict, self.layers, self.refine = model.prompted([], prompt, 0), strict, layers, refine
+        self._prompt = prompt, from_step
         self.patch = model.autoencoder.patch
         self.reader = source if isinstance(source, StreamReader) else StreamReader(source)
         self.header, self.damage, self.decoded = self.reader.header, self.reader.damage, 0
@@ -134,16 +136,23 @@ class Decoder:
     def _synthesize(self, first: int, last: float) -> Iterator[np.ndarray]:
         """Waveform blocks [C, n] of frames first .. last - 1, as far as there are packets."""
         size, channels = self.header.packet_hops, self.header.channels
-        vocoders, concealer = Vocoders(self.model, channels), Concealer(self.model.mel, channels)
+        vocoders, concealer = Vocoders(self.model, channels), Concealer(self.model.frame_size, channels)
         missing, pushed = 0, False  # frames that wait for the next packet
-        for item in self._items(first // size):
+        behind: list[Tensor] | None = None  # what the packet before says of this one's first hops
+        for item in self._items(max(0, first - self.model.overlap) // size):
             begin = item.number * size
             if begin >= last:
                 break
             magnitudes = self._magnitudes(item)
             hops = item.packet.hops if item.packet else size
             skip, stop = max(0, first - begin), int(min(hops, last - begin))
+            if magnitudes is not None and self.model.overlap:
+                magnitudes = alike(crossfade, behind, magnitudes) if behind else magnitudes
+                behind = alike(lambda m, hops=hops: m[:, hops:], magnitudes)
+            if skip >= stop:
+                continue
             if magnitudes is None:
+                behind = None
                 missing += stop - skip
                 continue
             magnitudes = alike(lambda m, skip=skip, stop=stop: m[:, skip:stop], magnitudes)
@@ -180,20 +189,20 @@ class Decoder:
         Raises:
             DamageError: the packet is missing, or does not decode.
         """
-        model, packet, index = self.model, item.packet, item.number
+        model, packet, index = self.model.prompted(self.reader.comments, *self._prompt), item.packet, item.number
         if packet is None or packet.hops % self.patch:
             raise DamageError("damaged packet: missing, or not a whole number of latent vectors")
         level = self.header.quality if packet.quality is None else packet.quality
         if self.based and level >= model.codebook.levels:
             raise DamageError("damaged packet: a quality that this model does not have")
-        coded, vectors = sum(gain not in SPECIAL for gain in packet.gains), packet.hops // self.patch
+        coded, vectors = sum(gain not in SPECIAL for gain in packet.gains), model.vectors_of(packet.hops)
         if not coded:
             return []
         found = []
         base, step = torch.zeros(coded, model.autoencoder.latent_channels, vectors), COARSEST
         if self.based:
-            streams = decode_indices(packet.payload, coded, vectors, model.codebook.tables, level)
-            base, step = model.dequantize([indices for _, indices in streams], level), float(step_size(level))
+            streams = model.codebook.unpack(packet.payload, coded, vectors, level)
+            base, step = model.dequantize(streams, level), float(step_size(level))
             found.append((base, step))
         picked = self._layer(item, level, coded, vectors)
         refine = self.refine if model.denoiser and self.based and level < model.denoiser.levels else 0
@@ -226,7 +235,7 @@ class Decoder:
         return layer, picks
 
     def _magnitudes(self, item: Item) -> list[Tensor] | None:
-        """STFT magnitudes [n_fft // 2 + 1, T] of each channel, None if the packet is missing or does not decode.
+        """What the vocoder takes, [frame_size, T], of each channel; None if the packet is missing or does not decode.
 
         Those of a channel that equals the one before are the same object.
         """
@@ -240,7 +249,7 @@ class Decoder:
             return None
         self.decoded += 1
         out: list[Tensor] = []
-        silence, coded = torch.zeros(self.model.mel.n_fft // 2 + 1, item.packet.hops), 0
+        silence, coded = torch.zeros(self.model.frame_size, item.packet.hops + self.model.overlap), 0
         for gain in item.packet.gains:
             if gain == container.GAIN_COPY:
                 out.append(out[-1])
@@ -253,9 +262,9 @@ class Decoder:
         return out
 
     def _synthesis(self, latents: list[tuple[Tensor, float]]) -> Tensor:
-        """Magnitudes of what `latents` found; after a diffusion from a base layer, they are as loud as that layer's."""
-        magnitudes = self.model.decode_magnitudes(*latents[-1])
-        if len(latents) == 1:
+        """Frames of what `latents` found; after a diffusion from a base layer, they are as loud as that layer's."""
+        magnitudes = self.model.frames(*latents[-1])
+        if len(latents) == 1 or not self.model.corrects_loudness:
             return magnitudes
         first = torch.full((len(magnitudes),), AUDIBLE)
         wanted = audible_energy(self.model.decode_magnitudes(*latents[0]), first)
@@ -263,15 +272,15 @@ class Decoder:
 
 
 class Vocoders:
-    """Griffin-Lim for every channel; equal channels are made once, for as long as they are equal."""
+    """A vocoder for every channel; equal channels are made once, for as long as they are equal."""
 
     def __init__(self, model: Model, channels: int):
-        first = GriffinLim(model.mel)
+        first = model.vocoder()
         self._channels = [first] * channels
 
     @torch.inference_mode()
     def push(self, magnitudes: list[Tensor]) -> np.ndarray:
-        """Take magnitudes [n_fft // 2 + 1, T] of every channel; return the waveforms [C, N] that are settled by now."""
+        """Take frames [frame_size, T] of every channel; return the waveforms [C, N] that are settled by now."""
         before = list(self._channels)
         for c in range(1, len(before)):
             if before[c] is before[c - 1]:
@@ -284,12 +293,22 @@ class Vocoders:
         """The rest, behind what was pushed."""
         return self._run(lambda c, vocoder: vocoder.flush())
 
-    def _run(self, job: Callable[[int, GriffinLim], Tensor]) -> np.ndarray:
+    def _run(self, job: Callable[[int, Any], Tensor]) -> np.ndarray:
         waves: list[np.ndarray] = []
         for c, vocoder in enumerate(self._channels):
             made = c and vocoder is self._channels[c - 1]
             waves.append(waves[-1] if made else job(c, vocoder)[0].numpy())
         return np.stack(waves)
+
+
+def crossfade(before: Tensor, packet: Tensor) -> Tensor:
+    """A packet [..., T] whose first frames come from what the one before says of them [..., V].
+
+    In their middle half, it goes over from one account to the other: neither knows well how it ends.
+    """
+    count = before.shape[-1]
+    weight = ((torch.arange(count) + 0.5 - count / 4) / (count / 2)).clamp(0, 1)
+    return torch.cat([torch.lerp(before, packet[..., :count], weight), packet[..., count:]], -1)
 
 
 def cut(blocks: Iterable[np.ndarray], begin: int, end: Callable[[], float]) -> Iterator[np.ndarray]:

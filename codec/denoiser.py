@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .layers import EMBEDDING, LevelEmbedding, ResidualBlock
 from .quantizer import COARSEST
-from .schedule import schedule_config
+from .schedule import PLAN, schedule_config
 
 NO_BASE = 2 * COARSEST  # stands for the step of a base layer that is not there
 
@@ -30,10 +30,13 @@ class Denoiser(nn.Module):
         blocks: residual blocks on either side of the UNet.
 
     Attributes:
+        fingerprint: of its files.
         mean: [C], of latents.
         deviation: [levels + 1, C], standard deviations of the error of each level's latents; last those of latents.
     """
 
+    plan = PLAN
+    fingerprint = bytes(32)
     mean: Tensor
     deviation: Tensor
 
@@ -67,6 +70,15 @@ class Denoiser(nn.Module):
         if base is not None:
             mean = torch.where(level[:, None, None] < 0, mean, base)
         return mean, self.deviation[level].square()[..., None]
+
+    def start(self, base: Tensor, level: Tensor, step: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of what a walk starts from where the noise has that variance; else as for `forward`."""
+        mean, variance = self.prior(base, level, base)
+        return mean, (variance + noise).sqrt()
+
+    def at(self, number: int) -> Denoiser:
+        """The denoiser of that step of a walk."""
+        return self
 
     def forward(self, noisy: Tensor, sigma: Tensor, base: Tensor | None, level: Tensor, step: Tensor) -> Tensor:
         """Latents with noise of standard deviation sigma -> latents, both [B, C, N].

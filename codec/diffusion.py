@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -15,11 +14,9 @@ from ..format.layer import MAX_STEPS, MAX_TIMESTEPS, Layer
 from ..format.philox import UNIT, normals
 from .denoiser import Denoiser
 from .quantizer import TRAINED_LEVELS
-from .schedule import LOUDEST, QUIETEST
+from .schedule import PLAN, Plan
 
 CODEBOOK, START, REFINE, GENERATE = 0, 1, 2, 3  # streams of noise
-BASE_START, BASE_END = 2.0, 0.2  # noise where DDCM on a base layer starts and ends, in steps of its quantiser
-REFINE_START, REFINE_END = 4.0, 0.25  # a walk without picks: from where its random start tells nothing
 FINEST = TRAINED_LEVELS - 1  # level of latents that are as good as exact
 MOST_STEPS = 40  # of a walk whose length is chosen by bitrate
 CHUNK = 1 << 22  # values of a codebook that are in memory at once
@@ -33,9 +30,9 @@ class Way(NamedTuple):
     steps: int
 
     @classmethod
-    def between(cls, start: float, end: float, steps: int) -> Way:
+    def between(cls, start: float, end: float, steps: int, plan: Plan = PLAN) -> Way:
         """The way of so many steps that begins at noise of `start` and whose last guess is made at `end`."""
-        begin, stop = (math.log(noise / QUIETEST) / math.log(LOUDEST / QUIETEST) for noise in (start, end))
+        begin, stop = plan.position(start), plan.position(end)
         schedule = MAX_TIMESTEPS if steps == 1 else min(MAX_TIMESTEPS, max(steps, round((steps - 1) / (begin - stop))))
         return cls(schedule, min(round(schedule * (1 - begin)), schedule - steps), steps)
 
@@ -76,19 +73,17 @@ class DDCM:
             raise ValueError(f"DDCM takes 2 to {MAX_STEPS} steps, not {self.steps}")
         self.layer(bytes(2), None)
 
-    def layer(self, denoiser: bytes, step: float | None) -> Layer:
+    def layer(self, denoiser: bytes, step: float | None, plan: Plan = PLAN) -> Layer:
         """Parameters as a file has them.
 
         Args:
             denoiser: fingerprint.
             step: of the base layer's quantiser, or None without a base layer.
+            plan: of the denoiser.
         """
-        if step is None:  # few bits: from more noise on, and not as far down, where they would not tell anything
-            start, end = (100.0 if self.bits < 40 else 50.0), 30 * self.bits**-0.6
-        else:
-            start, end = BASE_START * step, BASE_END * step
+        start, end = plan.alone(self.bits) if step is None else plan.upon(step)
         bits = self.codebook.bit_length() - 1
-        way = Way.between(start, min(max(end, QUIETEST), start / 2), self.steps)
+        way = Way.between(start, min(max(end, plan.quietest), start / 2), self.steps, plan)
         return Layer(denoiser[:2], self.seed, *way, self.block, bits, self.atoms, FINEST)
 
     @property
@@ -146,15 +141,14 @@ class Walk:
         """
         scheduler = _scheduler(self.denoiser.schedule, way.schedule)
         timesteps = scheduler.timesteps[way.first : way.first + way.steps]
-        mean, variance = self.denoiser.prior(self.base, self.level, self.base)
         alpha = scheduler.alphas_cumprod[timesteps[0]]
-        spread = (variance + (1 - alpha) / alpha).sqrt()
+        mean, spread = self.denoiser.start(self.base, self.level, self.step, (1 - alpha) / alpha)
         shape = (self.base.shape[1], self.base.shape[2])
         sample = alpha.sqrt() * (mean + spread * gaussian(seed, START, 0, self.numbers, shape))
         for number, timestep in enumerate(timesteps):
             alpha = scheduler.alphas_cumprod[timestep]
             sigma = ((1 - alpha) / alpha).sqrt().expand(len(sample))
-            guess = self.denoiser(sample / alpha.sqrt(), sigma, self.base, self.level, self.step)
+            guess = self.denoiser.at(number)(sample / alpha.sqrt(), sigma, self.base, self.level, self.step)
             if number == way.steps - 1:
                 return guess
             picked = noise(number, guess)
@@ -164,7 +158,8 @@ class Walk:
     def refine(self, steps: int, seed: int = 0) -> Tensor:
         """Walk from the base layer with noise that is random, but the same in every run."""
         step = float(self.step[0])
-        way = Way.between(REFINE_START * step, max(REFINE_END * step, QUIETEST), steps)
+        plan = self.denoiser.plan
+        way = Way.between(*plan.refinement(step), steps, plan)
         shape = (self.base.shape[1], self.base.shape[2])
         return self.run(way, seed, lambda i, _: gaussian(seed, REFINE, i, self.numbers, shape))
 
@@ -182,7 +177,7 @@ class Walk:
         picks: list[np.ndarray] = []
 
         def noise(step: int, guess: Tensor) -> Tensor:
-            missing = _blocks(target - guess, layer.span)
+            missing = split_blocks(target - guess, layer.span)
             products = []
             rows = max(1, CHUNK // missing.shape[2])
             for first in range(0, 1 << layer.bits, rows):
@@ -192,7 +187,7 @@ class Walk:
             scores = torch.cat(products, 2)
             best = scores.abs().topk(layer.atoms, 2).indices
             picks.append((2 * best + (scores.gather(2, best) < 0)).numpy())
-            return _atoms(layer, step, picks[-1], channels, vectors)
+            return picked_noise(layer, step, picks[-1], channels, vectors)
 
         end = self.run(Way(layer.schedule, layer.first, layer.steps), layer.seed, noise)
         shape = layer.shape(len(target), vectors)
@@ -207,18 +202,18 @@ class Walk:
         return self.run(
             Way(layer.schedule, layer.first, layer.steps),
             layer.seed,
-            lambda step, _: _atoms(layer, step, picks[:, :, step], channels, vectors),
+            lambda step, _: picked_noise(layer, step, picks[:, :, step], channels, vectors),
         )
 
 
-def _blocks(latents: Tensor, span: int) -> Tensor:
+def split_blocks(latents: Tensor, span: int) -> Tensor:
     """[B, C, N] -> blocks of `span` vectors [B, ceil(N / span), span * C], the last one filled up with zeros."""
     batch, channels, vectors = latents.shape
     padded = torch.nn.functional.pad(latents, (0, -vectors % span))
     return padded.transpose(1, 2).reshape(batch, -1, span * channels)
 
 
-def _atoms(layer: Layer, step: int, picks: np.ndarray, channels: int, vectors: int) -> Tensor:
+def picked_noise(layer: Layer, step: int, picks: np.ndarray, channels: int, vectors: int) -> Tensor:
     """Noise [B, C, N] that picks [B, blocks, atoms] stand for."""
     noise = torch.empty(len(picks), channels, vectors)
     for item, mine in enumerate(picks):  # one by one: a file of many channels shall not need memory for all their atoms

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ..format import container
 from ..format.container import Packet
-from ..format.entropy import encode_indices
 from ..format.layer import FIELDS, Layer
 from ..format.philox import words
 from .diffusion import DDCM, GENERATE, Walk
@@ -81,7 +80,8 @@ class Encoder:
 
     def framer(self) -> Framer:
         """For one stream of samples at the codec's rate."""
-        return Framer(self.packet_vectors * self.model.patch_samples, self.model.mel.pad, self.model.patch_samples)
+        mel, patch = self.model.mel, self.model.patch_samples
+        return Framer(self.packet_vectors * patch, mel.pad, patch, self.model.overlap * mel.hop_length)
 
     def analyze(self, blocks: Iterable[np.ndarray]) -> Iterator[Analysis]:
         """Waveform blocks [C, n] at the codec's rate -> packets of latents, one after the other."""
@@ -92,9 +92,9 @@ class Encoder:
 
     @torch.inference_mode()
     def analyze_window(self, window: np.ndarray) -> Analysis:
-        """One packet's samples with those around them, [C, pad + n + pad] -> its latents."""
+        """One packet's samples with those around them, as `framer` gives them -> its latents."""
         mel = self.model.mel
-        packet = Analysis((window.shape[1] - 2 * mel.pad) // mel.hop_length)
+        packet = Analysis((window.shape[1] - 2 * mel.pad) // mel.hop_length - self.model.overlap)
         for c, channel in enumerate(window):
             if c and np.array_equal(channel, window[c - 1]):
                 packet.gains.append(container.GAIN_COPY)
@@ -119,10 +119,10 @@ class Encoder:
         model = self.model
         count = packet.hops // model.autoencoder.patch
         if vectors is None:
-            coded = iter([model.codebook.quantize(z, level)[1] for z in packet.latents])
+            coded = iter([model.codebook.quantize(z, level)[1][:count] for z in packet.latents])
             silence = np.zeros((count, model.autoencoder.latent_channels), np.int32)
         else:
-            coded = iter([vectors.quantize(z) for z in packet.latents])
+            coded = iter([vectors.quantize(z)[:count] for z in packet.latents])
             mel = torch.full((1, packet.hops, model.mel.n_mels), model.mel.floor)
             with torch.inference_mode():
                 silence = vectors.quantize(model.autoencoder.encode(mel)[0].numpy())
@@ -154,21 +154,22 @@ class Encoder:
 
     def layer(self, ddcm: DDCM, level: int) -> Layer:
         """Parameters of an enhancement layer on a base layer of a level, or NO_BASE."""
+        denoiser = self.model.denoiser
+        assert denoiser is not None  # the caller made sure of it
         if level == container.NO_BASE:
-            return ddcm.layer(self.model.denoiser_fingerprint, None)
-        if self.model.denoiser is None or level >= self.model.denoiser.levels:
+            return ddcm.layer(denoiser.fingerprint, None, denoiser.plan)
+        if level >= denoiser.levels:
             raise ValueError(f"quality {level} leaves nothing to refine: the model's denoiser is for less")
-        return ddcm.layer(self.model.denoiser_fingerprint, float(step_size(level)))
+        return ddcm.layer(denoiser.fingerprint, float(step_size(level)), denoiser.plan)
 
     def layer_size(self, layer: Layer, packets: Iterable[Analysis]) -> int:
         """Bytes of the records of the enhancement layers."""
-        patch = self.model.autoencoder.patch
-        sizes = [layer.size(len(p.latents), p.hops // patch) for p in packets if p.latents]
+        sizes = [layer.size(len(p.latents), self.model.vectors_of(p.hops)) for p in packets if p.latents]
         return sum(sizes) + RECORD * len(sizes)
 
     def fit_layer(self, budget: float, packets: Iterable[Analysis], steps: int | None) -> DDCM:
         """The setting of the most bits whose enhancement layers take at most `budget` bytes, or of the fewest."""
-        sizes = [len(p.latents) * p.hops // self.model.autoencoder.patch for p in packets if p.latents]
+        sizes = [len(p.latents) * self.model.vectors_of(p.hops) for p in packets if p.latents]
         vectors, fixed = sum(sizes), len(sizes) * (RECORD + FIELDS.size + 1)
         return DDCM.fit(8 * (budget - fixed) / max(1, vectors), steps)
 
@@ -220,8 +221,8 @@ class Encoder:
         for index, (packet, coded, decoded, body) in enumerate(
             zip(packets, streams, latents, layers, strict=True), first
         ):
-            payload = encode_indices(coded, model.codebook.tables, level) if coded else b""
-            gains = self._output_gains(packet, decoded, step)
+            payload = model.codebook.pack(coded, level) if coded else b""
+            gains = self._output_gains(packet, decoded, step) if model.corrects_loudness else tuple(packet.gains)
             record = Packet(packet.hops, gains, payload, level if own else None)
             yield container.pack_record(container.PACKET, record.pack(), index)
             if body is not None and packet.latents:
@@ -232,7 +233,7 @@ class Encoder:
         layer = self.layer(ddcm, container.NO_BASE)
         for index, start in enumerate(range(0, vectors, self.packet_vectors)):
             count = min(self.packet_vectors, vectors - start)
-            shape = layer.shape(1, count)
+            shape = layer.shape(1, self.model.vectors_of(count * self.model.autoencoder.patch))
             random = words(seed, GENERATE, index, np.zeros(1), int(np.prod(shape)))[0]
             picks = (random >> (31 - layer.bits)).astype(np.int64).reshape(shape)
             packet = Packet(count * self.model.autoencoder.patch, (gain_of(PEAK),), b"")

@@ -8,14 +8,15 @@ import numpy as np
 
 
 class Framer:
-    """Cuts a stream of blocks [C, n] into windows [C, pad + size + pad], one for each packet.
+    """Cuts a stream of blocks [C, n] into windows [C, pad + size + behind + pad], one for each packet.
 
     Both ends of the stream are reflected; the last packet is shorter, and reflected to a multiple of `multiple`,
     which is larger than `pad`.
     """
 
-    def __init__(self, size: int, pad: int, multiple: int):
-        self.size, self.pad, self.multiple = size, pad, multiple
+    def __init__(self, size: int, pad: int, multiple: int, behind: int = 0):
+        self.size, self.pad, self.multiple, self.behind = size, pad, multiple, behind
+        self._window = size + behind + 2 * pad
         self._held: np.ndarray | None = None  # from `pad` samples before the next packet on
         self._first = True
 
@@ -25,8 +26,8 @@ class Framer:
         if self._first and held.shape[1] > self.pad:
             held = np.concatenate([held[:, self.pad : 0 : -1], held], 1)
             self._first = False
-        while not self._first and held.shape[1] >= self.size + 2 * self.pad:
-            yield held[:, : self.size + 2 * self.pad]
+        while not self._first and held.shape[1] >= self._window:
+            yield held[:, : self._window]
             held = held[:, self.size :]
         self._held = held
 
@@ -36,10 +37,10 @@ class Framer:
         if held is None:
             return
         missing = -(held.shape[1] - (0 if self._first else pad)) % self.multiple
-        held = np.pad(held, ((0, 0), (0, missing)), mode="symmetric")
+        held = np.pad(held, ((0, 0), (0, missing + self.behind)), mode="symmetric")
         if self._first:
             held = np.concatenate([held[:, pad:0:-1], held], 1)
         held = np.concatenate([held, held[:, -2 : -pad - 2 : -1]], 1)
-        while held.shape[1] > 2 * pad:
-            yield held[:, : self.size + 2 * pad]
+        while held.shape[1] > self.behind + 2 * pad:
+            yield held[:, : self._window]
             held = held[:, self.size :]

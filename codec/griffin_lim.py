@@ -27,7 +27,7 @@ def griffin_lim(
     """Invert STFT magnitudes (fast Griffin-Lim, Perraudin, Balazs, Sondergaard, WASPAA 2013).
 
     Args:
-        magnitude: [B, n_fft // 2 + 1, T].
+        magnitude: [B, n_fft // 2 + 1, T]; complex values say which phases to begin with.
         mel: the front-end that defines window, n_fft and hop.
         head: [B, K], samples at the start that are settled already; the rest continues them.
     Returns:
@@ -42,10 +42,12 @@ def griffin_lim(
             wave[:, : head.shape[1]] = head
         return wave
 
-    # The same start for every channel keeps equal channels equal, and a file's sound the same in every run.
-    generator = torch.Generator().manual_seed(0)
-    phase = torch.rand(magnitude.shape[1:], generator=generator) * (2 * torch.pi)
-    estimate = torch.polar(magnitude, phase.expand_as(magnitude))
+    if magnitude.is_complex():
+        estimate, magnitude = magnitude, magnitude.abs()
+    else:  # The same start for every channel keeps equal channels equal, and a file's sound the same in every run.
+        generator = torch.Generator().manual_seed(0)
+        phase = torch.rand(magnitude.shape[1:], generator=generator) * (2 * torch.pi)
+        estimate = torch.polar(magnitude, phase.expand_as(magnitude))
     previous = torch.zeros_like(estimate)
     for _ in range(iterations):
         consistent = mel.spectrum(to_wave(estimate))
@@ -74,11 +76,11 @@ class GriffinLim:
         self._gain: Tensor | None = None  # [C, 1], at the end of what was emitted
 
     def push(self, frames: Tensor) -> Tensor:
-        """Take magnitudes [C, n_fft // 2 + 1, T]; return the waveform [C, N] that is settled by now."""
+        """Take magnitudes [C, n_fft // 2 + 1, T], or complex values to begin at; return the settled waveform [C, N]."""
         self._frames = frames if self._frames is None else torch.cat([self._frames, frames], 2)
         count = self._frames.shape[2] - self.LOOKAHEAD
         if count <= self.OVERLAP:
-            return frames.new_zeros(len(frames), 0)
+            return torch.zeros(len(frames), 0)
         return self._chunk(count, last=False)
 
     def flush(self) -> Tensor:
@@ -93,7 +95,7 @@ class GriffinLim:
         if magnitude.any() or (self._head is not None and self._head.any()):
             wave = griffin_lim(magnitude, self.mel, self.iterations, head=self._head)
         else:
-            wave = magnitude.new_zeros(len(magnitude), magnitude.shape[2] * hop + 2 * pad)
+            wave = torch.zeros(len(magnitude), magnitude.shape[2] * hop + 2 * pad)
         done = pad if self._head is None else self._head.shape[1]
         settled = count * hop + (pad if last else 0)
         if self._next is not None:
@@ -104,7 +106,7 @@ class GriffinLim:
         self._frames = None if last else magnitude[:, :, drop:]
         self._head = wave[:, drop * hop : settled]
         # The estimate is inconsistent, so its waveform has too little energy; make up for it, gliding to the new gain
-        pair = (magnitude, self.mel.spectrum(wave).abs())
+        pair = (magnitude.abs(), self.mel.spectrum(wave).abs())
         wanted, energy = (m[:, AUDIBLE:].square().sum((1, 2)) + 1e-9 for m in pair)
         gain = (wanted / energy).clamp(0.25, 4).sqrt()[:, None]
         before = gain if self._gain is None else self._gain

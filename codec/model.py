@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from ..format.entropy import Tables
 from .autoencoder import Autoencoder
 from .denoiser import Denoiser
 from .folder import DENOISER, DENOISER_FILES, TABLES, VECTORS, VOCODER, WEIGHTS, ModelError, find_model, fingerprint
+from .griffin_lim import GriffinLim
 from .magnitude_net import MagnitudeNet
 from .mel import LogMel
 from .quantizer import ScalarCodebook
@@ -40,7 +42,58 @@ class Model:
     vectors: VectorCodebook | None = None
     name: str = ""
     fingerprint: bytes = bytes(32)
-    denoiser_fingerprint: bytes = bytes(32)
+
+    vocoders: ClassVar[tuple[str, ...]] = ("network", "griffin-lim")
+    overlap: ClassVar[int] = 0  # hops behind a packet that its latents cover too, and the next one's
+    corrects_loudness: ClassVar[bool] = True  # whether encoders listen to what they coded, and adapt the gain
+
+    @property
+    def denoiser_fingerprint(self) -> bytes:
+        """Of the denoiser's files; it stands in the layers that need it."""
+        return self.denoiser.fingerprint if self.denoiser else bytes(32)
+
+    def prompted(self, comments: Iterable[str], prompt: str | None, from_step: int) -> Model:
+        """The model as a file with these comments wants it: a prompt steers the denoiser, if it takes text.
+
+        Args:
+            prompt: another one for the steps of a walk from `from_step` on.
+        """
+        if prompt is not None:
+            raise ModelError(f"model {self.name} takes no text")
+        return self
+
+    def tags(self) -> list[str]:
+        """Comments "NAME=value" for files of this model."""
+        return []
+
+    @property
+    def frame_size(self) -> int:
+        """Numbers in a frame that the vocoder takes."""
+        return self.mel.n_fft // 2 + 1
+
+    def frames(self, latents: Tensor, step: float) -> Tensor:
+        """Latents [B, C, N] and the quantiser's step -> what the vocoder takes, [B, frame_size, N * patch]."""
+        return self.decode_magnitudes(latents, step)
+
+    def vocoder(self) -> Any:
+        """A vocoder for one stream of frames: `push(frames)` and `flush()` give waveforms [C, N]; can be copied."""
+        return GriffinLim(self.mel)
+
+    def with_vocoder(self, name: str | None) -> Model:
+        """The model with one of `vocoders`; None: its own.
+
+        Raises:
+            ValueError, ModelError: there is none of that name.
+        """
+        if name not in (None, *self.vocoders):
+            raise ValueError(f"no vocoder {name}; there are {', '.join(self.vocoders)}")
+        if name == "network" and self.magnitude_net is None:
+            raise ModelError(f"model {self.name} has no vocoder network")
+        return replace(self, magnitude_net=None) if name == "griffin-lim" else self
+
+    def vectors_of(self, hops: int) -> int:
+        """Latent vectors of a packet of so many hops."""
+        return (hops + self.overlap) // self.autoencoder.patch
 
     @property
     def patch_samples(self) -> int:
@@ -110,7 +163,7 @@ class Model:
         autoencoder.eval().requires_grad_(False)
         model = cls(mel, autoencoder, codebook, quality, net, denoiser, vectors, folder.name, fingerprint(folder))
         if denoiser is not None:
-            model.denoiser_fingerprint = fingerprint(folder, DENOISER_FILES)
+            denoiser.fingerprint = fingerprint(folder, DENOISER_FILES)
         return model
 
     def save_pretrained(self, folder: Path) -> None:

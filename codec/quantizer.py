@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..format.entropy import Tables
+from ..format.entropy import Tables, decode_indices, encode_indices
 
 LEVELS = 48
 TRAINED_LEVELS = 40  # the finer ones take what the network learned for the last of these
@@ -140,3 +140,15 @@ class ScalarCodebook:
     def dequantize(self, indices: np.ndarray, level: int) -> np.ndarray:
         """Indices [N, C] -> latents [C, N] float32."""
         return np.ascontiguousarray((indices * self.steps(level)).T.astype(np.float32))
+
+    def pack(self, streams: list[tuple[np.ndarray, np.ndarray]], level: int) -> bytes:
+        """Entropy-coded classes and indices of the channels of a packet."""
+        return encode_indices(streams, self.tables, level)
+
+    def unpack(self, payload: bytes, count: int, vectors: int, level: int) -> list[np.ndarray]:
+        """Inverse of `pack`: for each of `count` channels the indices [N, C].
+
+        Raises:
+            DamageError: the payload does not decode.
+        """
+        return [indices for _, indices in decode_indices(payload, count, vectors, self.tables, level)]

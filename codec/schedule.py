@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -30,3 +31,33 @@ def schedule_config() -> dict[str, Any]:
         timestep_spacing="trailing",
         clip_sample=False,
     )
+
+
+class Plan:
+    """Where walks of a denoiser begin and end: standard deviations of the noise, in the units of the latents."""
+
+    quietest = QUIETEST
+    BASE = 2.0, 0.2  # DDCM on a base layer, in steps of its quantiser
+    REFINE = 4.0, 0.25  # a walk without picks: from where its random start tells nothing
+
+    def position(self, noise: float) -> float:
+        """The timestep that has so much noise: 0 .. 1 from the first to the last."""
+        return math.log(noise / QUIETEST) / math.log(LOUDEST / QUIETEST)
+
+    def alone(self, bits: float) -> tuple[float, float]:
+        """Of DDCM without a base layer and so many bits for a latent vector.
+
+        Few bits: from more noise on, and not as far down, where they would not tell anything.
+        """
+        return (100.0 if bits < 40 else 50.0), 30 * bits**-0.6
+
+    def upon(self, step: float) -> tuple[float, float]:
+        """Of DDCM on a base layer with that step."""
+        return self.BASE[0] * step, self.BASE[1] * step
+
+    def refinement(self, step: float) -> tuple[float, float]:
+        """Of a walk without picks from a base layer with that step."""
+        return self.REFINE[0] * step, max(self.REFINE[1] * step, QUIETEST)
+
+
+PLAN = Plan()  # of the package's own denoisers

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import constriction
 import numpy as np
@@ -49,31 +52,71 @@ class Tables:
         return self.transitions[level, last].astype(np.float64)
 
 
+def new_encoder() -> Any:
+    """A range coder that writes."""
+    return constriction.stream.queue.RangeEncoder()
+
+
+def payload_of(encoder: Any) -> bytes:
+    """What a range coder has written, without the zero bytes at its end."""
+    return encoder.get_compressed().astype(">u4").tobytes().rstrip(b"\0")
+
+
+def new_decoder(payload: bytes) -> Any:
+    """A range coder that reads; zero bytes follow behind the payload."""
+    words = np.frombuffer(payload + bytes(-len(payload) % 4), ">u4").astype(np.uint32)
+    return constriction.stream.queue.RangeDecoder(words)
+
+
+def encode_vector(coder: Any, vector: np.ndarray, tables: np.ndarray) -> None:
+    """Code integers [C], each under its own table of frequencies [C, 2 * limit + 1] (float64, exact integers)."""
+    limit = tables.shape[1] // 2
+    symbols = np.clip(vector, -limit, limit) + limit
+    coder.encode(symbols.astype(np.int32), _model.Categorical(perfect=False), tables)
+    for excess in (np.abs(vector[np.abs(vector) >= limit]) - limit).tolist():
+        value = excess + (1 << ESCAPE_BITS)
+        exponent = value.bit_length() - 1 - ESCAPE_BITS
+        if exponent >= MAX_EXPONENT:
+            raise ValueError("index too large for the bitstream")
+        coder.encode(exponent, _model.Uniform(MAX_EXPONENT))
+        bits = exponent + ESCAPE_BITS
+        coder.encode(value - (1 << bits), _model.Uniform(1 << bits))
+
+
+def decode_vector(coder: Any, tables: np.ndarray) -> np.ndarray:
+    """Inverse of `encode_vector`: integers [C]."""
+    limit = tables.shape[1] // 2
+    vector = coder.decode(_model.Categorical(perfect=False), tables) - limit
+    for c in np.flatnonzero(np.abs(vector) == limit).tolist():
+        bits = int(coder.decode(_model.Uniform(MAX_EXPONENT))) + ESCAPE_BITS
+        excess = int(coder.decode(_model.Uniform(1 << bits))) + (1 << bits) - (1 << ESCAPE_BITS)
+        vector[c] += np.sign(vector[c]) * excess
+    return vector
+
+
+@contextlib.contextmanager
+def refusing() -> Iterator[None]:
+    """Turns what constriction raises on impossible bits into a DamageError."""
+    try:
+        yield
+    except (AssertionError, ValueError, IndexError) as error:
+        raise DamageError("damaged packet: its payload does not decode") from error
+
+
 def encode_indices(streams: list[tuple[np.ndarray, np.ndarray]], tables: Tables, level: int) -> bytes:
     """Code the channels of a packet, one after the other.
 
     Args:
         streams: for each channel the classes [N] and the indices [N, channels of the latent].
     """
-    coder = constriction.stream.queue.RangeEncoder()
-    family = _model.Categorical(perfect=False)
-    limit = tables.limit
+    coder = new_encoder()
     for classes, indices in streams:
         last = -1
         for cls, vector in zip(classes.tolist(), indices.astype(np.int64), strict=True):
             coder.encode(cls, _model.Categorical(tables.class_model(level, last), perfect=False))
-            symbols = np.clip(vector, -limit, limit) + limit
-            coder.encode(symbols.astype(np.int32), family, tables.symbol_models(level, cls))
-            for excess in (np.abs(vector[np.abs(vector) >= limit]) - limit).tolist():
-                value = excess + (1 << ESCAPE_BITS)
-                exponent = value.bit_length() - 1 - ESCAPE_BITS
-                if exponent >= MAX_EXPONENT:
-                    raise ValueError("index too large for the bitstream")
-                coder.encode(exponent, _model.Uniform(MAX_EXPONENT))
-                bits = exponent + ESCAPE_BITS
-                coder.encode(value - (1 << bits), _model.Uniform(1 << bits))
+            encode_vector(coder, vector, tables.symbol_models(level, cls))
             last = cls
-    return coder.get_compressed().astype(">u4").tobytes().rstrip(b"\0")
+    return payload_of(coder)
 
 
 def decode_indices(
@@ -84,11 +127,8 @@ def decode_indices(
     Raises:
         DamageError: the payload does not decode.
     """
-    words = np.frombuffer(payload + bytes(-len(payload) % 4), ">u4").astype(np.uint32)
-    coder = constriction.stream.queue.RangeDecoder(words)
-    family = _model.Categorical(perfect=False)
-    limit, streams = tables.limit, []
-    try:
+    coder, streams = new_decoder(payload), []
+    with refusing():
         for _ in range(channels):
             classes = np.empty(vectors, np.int64)
             indices = np.empty((vectors, tables.choice.shape[2]), np.int32)
@@ -96,13 +136,6 @@ def decode_indices(
             for n in range(vectors):
                 last = int(coder.decode(_model.Categorical(tables.class_model(level, last), perfect=False)))
                 classes[n] = last
-                vector = coder.decode(family, tables.symbol_models(level, last)) - limit
-                for c in np.flatnonzero(np.abs(vector) == limit).tolist():
-                    bits = int(coder.decode(_model.Uniform(MAX_EXPONENT))) + ESCAPE_BITS
-                    excess = int(coder.decode(_model.Uniform(1 << bits))) + (1 << bits) - (1 << ESCAPE_BITS)
-                    vector[c] += np.sign(vector[c]) * excess
-                indices[n] = vector
+                indices[n] = decode_vector(coder, tables.symbol_models(level, last))
             streams.append((classes, indices))
-    except (AssertionError, ValueError, IndexError) as error:  # what constriction raises on impossible bits
-        raise DamageError("damaged packet: its payload does not decode") from error
     return streams

@@ -1,5 +1,6 @@
 """Real clips, and the embedded models, loaded once."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import soundfile as sf
 from aldm.codec import Codec
 from hypothesis import settings
+from tiny_audioldm2 import networks, save, text_stack
 
 settings.register_profile("aldm", deadline=None)  # speed is for benchmarks, not for tests
 settings.load_profile("aldm")
@@ -49,3 +51,16 @@ def mixture() -> np.ndarray:
 def stream(short_packets: Codec, mixture: np.ndarray) -> bytes:
     """The mixture as a file of seven packets."""
     return short_packets.encode(mixture, 16000, quality=15)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny AudioLDM 2 checkpoint with random weights."""
+    return save(tmp_path_factory.mktemp("checkpoint") / "tiny", networks())
+
+
+@pytest.fixture(scope="session")
+def text_checkpoint(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with its text encoders."""
+    folder = shutil.copytree(checkpoint, tmp_path_factory.mktemp("checkpoint") / "tiny")
+    return save(folder, text_stack())
