@@ -27,7 +27,7 @@ def clip(name: str) -> np.ndarray:
 def aldm(*args: object, stdin: bytes | None = None, **options: object) -> subprocess.CompletedProcess[bytes]:
     """Run the command as a user does, in a process of its own."""
     command = [sys.executable, "-m", "aldm.cli", *map(str, args)]
-    return subprocess.run(command, input=stdin, capture_output=True, timeout=120, **options)  # type: ignore[call-overload]
+    return subprocess.run(command, input=stdin, capture_output=True, timeout=400, **options)  # type: ignore[call-overload]
 
 
 @pytest.fixture(scope="session")

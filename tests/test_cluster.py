@@ -56,7 +56,7 @@ def processes(mark: str) -> dict[int, str]:
     return found
 
 
-def until(what: Callable[[], object], seconds: float = 60) -> None:
+def until(what: Callable[[], object], seconds: float = 240) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end
@@ -137,7 +137,7 @@ def test_own_cluster_does_what_the_local_engine_does(tmp_path: Path) -> None:
     assert [{k: v for k, v in f.items() if k not in ("took", "times_real_time")} for f in facts] == [
         {k: v for k, v in facts[0].items() if k not in ("took", "times_real_time")}
     ] * 2
-    until(lambda: not processes(mark), 10)
+    until(lambda: not processes(mark), 60)
 
 
 def test_a_killed_worker_costs_nothing(library: Path, tmp_path: Path, cluster: dict[str, str], codec: Codec) -> None:
@@ -146,7 +146,7 @@ def test_a_killed_worker_costs_nothing(library: Path, tmp_path: Path, cluster: d
         workers = [n for n, line in processes(cluster["RAY_AUTH_TOKEN"]).items() if "ray::MapWorker" in line]
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
-        _, said = process.communicate(timeout=90)
+        _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert said.startswith(b"30 coded, 0 done before, 0 failed")
     assert contents(out) == {codec.encode(DATA / "speech.flac")}
@@ -157,7 +157,7 @@ def test_a_stopped_run_goes_on_with_the_other_engine(library: Path, tmp_path: Pa
     out = tmp_path / "out"
     with start(library, out, cluster) as process:
         os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=300)
     assert process.returncode == 1
     assert b"stopped: interrupted" in said
     assert b"Traceback" not in said
@@ -187,7 +187,7 @@ def test_shards_are_those_of_the_local_engine(library: Path, tmp_path: Path, clu
 
 
 def test_what_kills_every_worker_is_given_up(tmp_path: Path, cluster: dict[str, str]) -> None:
-    result = subprocess.run([sys.executable, "-c", KILLER, tmp_path], env=cluster, capture_output=True, timeout=90)
+    result = subprocess.run([sys.executable, "-c", KILLER, tmp_path], env=cluster, capture_output=True, timeout=300)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout) == {str(n): None if n == 5 else n**2 for n in range(12)}
     assert not list(tmp_path.iterdir())
@@ -197,7 +197,7 @@ def test_no_ray_and_no_cluster(tmp_path: Path) -> None:
     shutil.copy(DATA / "speech.flac", tmp_path)
     command = ["batch", str(tmp_path / "speech.flac"), "--out", str(tmp_path / "out"), "--engine", "ray"]
     script = f"import sys; sys.modules['ray'] = None\nfrom aldm.cli.main import main\nmain({command})"
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=300)
     assert result.returncode == 1
     assert result.stderr.startswith(b"Error: --engine ray needs Ray Data: pip install 'aldm[ray]'")
     assert result.stderr.count(b"\n") == 1
