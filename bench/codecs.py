@@ -176,16 +176,16 @@ class ExactMel(Aldm):
         """As `Encoder` and `Decoder` do it, in one packet and without quantisation."""
         import torch
 
-        from ..codec.griffin_lim import griffin_lim
         from ..codec.quantizer import step_size
+        from ..codec.vocoder import synthesize
 
         model = self.codec.model
         gain = 0.5 / max(float(np.abs(wave).max()), 1e-5)
         padded = np.pad(wave, (0, -len(wave) % model.patch_samples), mode="symmetric") * np.float32(gain)
         with torch.inference_mode():
             mel = self._mel(model.mel(torch.from_numpy(padded)[None]))
-            finest = torch.full((1,), float(step_size(model.codebook.levels - 1)))
-            decoded = griffin_lim(model.magnitudes(mel, finest), model.mel)[0, model.mel.pad :]
+            finest = float(step_size(model.codebook.levels - 1))
+            decoded = synthesize(model, model.magnitudes(mel, torch.full((1,), finest)), finest)[0]
         return decoded[: len(wave)].numpy() / np.float32(gain)
 
 

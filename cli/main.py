@@ -160,7 +160,7 @@ def encode(
 @click.option(
     "--vocoder",
     type=click.Choice(["network", "griffin-lim"]),
-    help="Magnitudes for Griffin-Lim: from the model's network (default if it has one), or by least squares.",
+    help="With the model's networks before and behind Griffin-Lim (default if it has them), or without any.",
 )
 @click.option("--layers", type=click.Choice(["all", "base"]), default="all", help="base: ignore enhancement layers.")
 @click.option(
@@ -243,6 +243,7 @@ def generate(target: str, seconds: float, seed: int, steps: int, model: str | No
 @click.option("--init", metavar="M", help="Model that goes on learning, instead of one that starts anew.")
 @click.option("--steps", default=30000, show_default=True, help="Training steps; 0 leaves the linear transform alone.")
 @click.option("--decoder-steps", default=5000, show_default=True, help="Further steps, of the decoding side; 0: none.")
+@click.option("--corrector-steps", default=5000, show_default=True, help="Further steps, behind Griffin-Lim; 0: none.")
 @click.option("--denoiser-steps", default=12000, show_default=True, help="Further steps, of the denoiser; 0: none.")
 @click.option("--tokens", default=16, show_default=True, help="Of the vector codebook per latent vector; 0: none.")
 @click.option("--n-mels", default=96, show_default=True, help="Bands of the front-end.")

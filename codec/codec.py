@@ -19,9 +19,9 @@ from .decoder import Decoder
 from .diffusion import DDCM
 from .encoder import Encoder
 from .folder import ModelError
-from .griffin_lim import griffin_lim
 from .model import Model
 from .quantizer import step_size
+from .vocoder import synthesize
 from .vq import VectorCodebook
 
 Progress = Callable[[float], None]  # told the seconds of audio that are done
@@ -36,7 +36,7 @@ class Codec:
     Args:
         model: loaded by `from_pretrained`.
         packet_seconds: duration of a packet, 2 to 10.24 s, rounded up to a multiple of the model's patch.
-        vocoder: one of `VOCODERS`; "griffin-lim" does without the magnitude network in front of it. Default: the
+        vocoder: one of `VOCODERS`; "griffin-lim" does without the networks before and behind it. Default: the
             network if the model has one. The gains of a file are right for the vocoder that encoded it.
 
     Attributes:
@@ -52,7 +52,7 @@ class Codec:
         if vocoder == "network" and model.magnitude_net is None:
             raise ModelError(f"model {model.name} has no vocoder network")
         if vocoder == "griffin-lim":
-            model = replace(model, magnitude_net=None)
+            model = replace(model, magnitude_net=None, corrector=None)
         self.model = model
         self.sample_rate = model.mel.sample_rate
         self.levels = model.codebook.levels
@@ -205,9 +205,9 @@ class Codec:
         if not latents or not latents[0].size:
             raise ValueError("no tokens")
         with torch.inference_mode():
-            magnitudes = self.model.decode_magnitudes(torch.from_numpy(np.stack(latents)), float(step_size(level)))
-            pad = self.model.mel.pad
-            return griffin_lim(magnitudes, self.model.mel)[:, pad:-pad].numpy()
+            step = float(step_size(level))
+            magnitudes = self.model.decode_magnitudes(torch.from_numpy(np.stack(latents)), step)
+            return synthesize(self.model, magnitudes, step).numpy()
 
     def _vectors(self, codebook: str) -> VectorCodebook | None:
         if codebook not in ("scalar", "vq"):

@@ -18,9 +18,9 @@ from .audio import length_at, resample
 from .diffusion import Walk
 from .folder import ModelError
 from .gain import AUDIBLE, PEAK, SPECIAL, audible_energy, peak_of
-from .griffin_lim import GriffinLim
 from .model import Model
 from .quantizer import COARSEST, step_size
+from .vocoder import Vocoder
 
 LAYERS = ("all", "base")
 EDGE = 10  # frames that a decoder which starts in the middle hears before it, so that its first sample is settled
@@ -108,12 +108,14 @@ class Decoder:
                 sources.append(None if gains <= {container.GAIN_SILENT} else c)
         made = sorted({c for c in sources if c is not None}) or [0]
         order = torch.tensor([made.index(c) if c is not None else len(made) for c in sources])
-        vocoder = GriffinLim(self.model.mel)
+        vocoder = Vocoder(self.model.mel, self.model.corrector)
 
         def pieces() -> Iterator[Tensor]:
             for i in numbers:
-                magnitudes = self._magnitudes(i)[made]
-                yield from vocoder.push(magnitudes[..., max(0, first - i * size) : last - i * size])
+                part = slice(max(0, first - i * size), last - i * size)
+                magnitudes, gain, step = (v[made] for v in self._magnitudes(i))
+                hops = torch.ones(magnitudes.shape[2])
+                yield from vocoder.push(*(v[..., part] for v in (magnitudes, gain * hops, step * hops)))
             yield from vocoder.flush()
 
         with torch.inference_mode():
@@ -174,28 +176,37 @@ class Decoder:
             return None
         return layer, picks
 
-    def _magnitudes(self, index: int) -> Tensor:
-        """STFT magnitudes [C, n_fft // 2 + 1, T] of a packet; silence if it is missing or does not decode."""
+    def _magnitudes(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """STFT magnitudes [C, n_fft // 2 + 1, T] of a packet, silence if it is missing or does not decode.
+
+        Returns:
+            them, the gains in them and the quantiser's step, both [C, 1].
+        """
         packet = self._stream.packets.get(index)
         hops = packet.hops if packet else self.header.packet_hops
         out = torch.zeros(self.header.channels, self.model.mel.n_fft // 2 + 1, hops)
+        scale = torch.ones(self.header.channels, 1)
+        step = torch.full_like(scale, COARSEST)
         if packet is None:
-            return out
+            return out, scale, step
         try:
             latents = self.latents(index)
         except DamageError as error:
             if self.strict:
                 raise
             self.damage.append(f"packet {index}: {error}")
-            return out
+            return out, scale, step
         self.decoded += 1
         found = iter(self._synthesis(latents) if latents else ())
         for c, gain in enumerate(packet.gains):
             if gain == container.GAIN_COPY:
-                out[c] = out[c - 1]
+                out[c], scale[c] = out[c - 1], scale[c - 1]
             elif gain != container.GAIN_SILENT:
-                out[c] = next(found) * (peak_of(gain) / PEAK)
-        return out
+                scale[c] = peak_of(gain) / PEAK
+                out[c] = next(found) * scale[c]
+        if latents:
+            step[:] = latents[-1][1]
+        return out, scale, step
 
     def _synthesis(self, latents: list[tuple[Tensor, float]]) -> Tensor:
         """Magnitudes of what `latents` found; after a diffusion from a base layer, they are as loud as that layer's."""

@@ -12,17 +12,29 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..format.entropy import Tables
 from .autoencoder import Autoencoder
+from .corrector import Corrector
 from .denoiser import Denoiser
-from .folder import DENOISER, DENOISER_FILES, TABLES, VECTORS, VOCODER, WEIGHTS, ModelError, find_model, fingerprint
+from .folder import (
+    CORRECTOR,
+    DENOISER,
+    DENOISER_FILES,
+    TABLES,
+    VECTORS,
+    VOCODER,
+    WEIGHTS,
+    ModelError,
+    find_model,
+    fingerprint,
+)
 from .magnitude_net import MagnitudeNet
 from .mel import LogMel
 from .quantizer import ScalarCodebook
 from .vq import VectorCodebook
+from .weights import load_weights, save_weights
 
 LOUDEST = 6.0  # nats; a band of a normalised clip reaches about 2
 
@@ -36,6 +48,7 @@ class Model:
     codebook: ScalarCodebook
     default_quality: int
     magnitude_net: MagnitudeNet | None = None
+    corrector: Corrector | None = None
     denoiser: Denoiser | None = None
     vectors: VectorCodebook | None = None
     name: str = ""
@@ -80,8 +93,7 @@ class Model:
             vae: dict[str, Any] = json.loads((folder / "vae/config.json").read_text())
             codec: dict[str, Any] = json.loads((folder / "codec/config.json").read_text())
             autoencoder = Autoencoder(**{k: v for k, v in vae.items() if not k.startswith("_")})
-            weights = {k: v.float() for k, v in load_file(folder / WEIGHTS).items()}
-            autoencoder.load_state_dict(weights)
+            autoencoder.load_state_dict(load_weights(folder / WEIGHTS))
             arrays = load_arrays(folder / TABLES)
             tables = Tables(arrays["bank"], arrays["choice"], arrays["transitions"])
             codebook = ScalarCodebook(arrays["gains"].astype(np.float32), tables)
@@ -90,13 +102,19 @@ class Model:
             if (folder / VOCODER).exists():
                 config = json.loads((folder / "vocoder/config.json").read_text())
                 net = MagnitudeNet(mel, **{k: v for k, v in config.items() if not k.startswith("_")})
-                net.load_state_dict({k: v.float() for k, v in load_file(folder / VOCODER).items()})
+                net.load_state_dict(load_weights(folder / VOCODER))
                 net.eval().requires_grad_(False)
+            corrector = None
+            if (folder / CORRECTOR).exists():
+                config = json.loads((folder / CORRECTOR).with_name("config.json").read_text())
+                corrector = Corrector(mel, **{k: v for k, v in config.items() if not k.startswith("_")})
+                corrector.load_state_dict(load_weights(folder / CORRECTOR))
+                corrector.eval().requires_grad_(False)
             denoiser = None
             if (folder / DENOISER).exists():
                 config = json.loads((folder / "unet/config.json").read_text())
                 denoiser = Denoiser(**{k: v for k, v in config.items() if not k.startswith("_")})
-                denoiser.load_state_dict({k: v.float() for k, v in load_file(folder / DENOISER).items()})
+                denoiser.load_state_dict(load_weights(folder / DENOISER))
                 denoiser.schedule = json.loads((folder / "scheduler/scheduler_config.json").read_text())
                 denoiser.eval().requires_grad_(False)
             vectors = None
@@ -108,16 +126,19 @@ class Model:
                 f"model folder {folder} does not load: {type(error).__name__} {str(error).splitlines()[0]}"
             ) from error
         autoencoder.eval().requires_grad_(False)
-        model = cls(mel, autoencoder, codebook, quality, net, denoiser, vectors, folder.name, fingerprint(folder))
+        networks = (net, corrector, denoiser, vectors)
+        model = cls(mel, autoencoder, codebook, quality, *networks, folder.name, fingerprint(folder))
         if denoiser is not None:
             model.denoiser_fingerprint = fingerprint(folder, DENOISER_FILES)
         return model
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write the folder; weights in half precision."""
+        """Write the folder; weights in half precision, those of the vocoder's networks in 8 bits."""
         networks: dict[str, tuple[str, nn.Module]] = {"vae": (WEIGHTS, self.autoencoder)}
         if self.magnitude_net is not None:
             networks["vocoder"] = (VOCODER, self.magnitude_net)
+        if self.corrector is not None:
+            networks["vocoder/corrector"] = (CORRECTOR, self.corrector)
         if self.denoiser is not None:
             networks["unet"] = (DENOISER, self.denoiser)
             (folder / "scheduler").mkdir(parents=True, exist_ok=True)
@@ -126,7 +147,7 @@ class Model:
             (folder / sub).mkdir(parents=True, exist_ok=True)
             config = {"_class_name": f"aldm.codec.{type(network).__name__}", **network.config}  # type: ignore[dict-item]
             (folder / sub / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-            save_file({k: v.to(torch.float16).contiguous() for k, v in network.state_dict().items()}, folder / file)
+            save_weights(network, folder / file, small=file in (VOCODER, CORRECTOR))
         (folder / "codec").mkdir(exist_ok=True)
         codec = {"default_quality": self.default_quality, "mel": self.mel.config()}
         (folder / "codec/config.json").write_text(json.dumps(codec, indent=2) + "\n")

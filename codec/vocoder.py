@@ -1,0 +1,82 @@
+"""Magnitudes -> waveform: Griffin-Lim, and behind it the network that corrects it, where the model has one."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .corrector import STRIDE, Corrector
+from .griffin_lim import GriffinLim
+from .mel import LogMel
+from .model import Model
+
+
+class Vocoder:
+    """Waveform of a stream of STFT magnitudes, in chunks that continue each other without a seam."""
+
+    def __init__(self, mel: LogMel, corrector: Corrector | None = None):
+        self.griffin_lim = GriffinLim(mel)
+        self.correction = Correction(mel, corrector) if corrector else None
+
+    def push(self, magnitudes: Tensor, scale: Tensor, step: Tensor) -> list[Tensor]:
+        """Take magnitudes; return the waveform [C, N] that is settled by now, in pieces.
+
+        Args:
+            magnitudes: [C, n_fft // 2 + 1, T].
+            scale: [C, T], what normalised magnitudes have been multiplied by.
+            step: [C, T], the quantiser's.
+        """
+        if self.correction is None:
+            return self.griffin_lim.push(magnitudes)
+        self.correction.expect(magnitudes, scale, step)
+        return [done for wave in self.griffin_lim.push(magnitudes) if (done := self.correction.push(wave)).shape[1]]
+
+    def flush(self) -> list[Tensor]:
+        """The rest, after the last frame."""
+        pieces = self.griffin_lim.flush()
+        return [self.correction.push(wave, last=True) for wave in pieces] if self.correction else pieces
+
+
+class Correction:
+    """The corrector over a stream: each piece sees as much before and behind it as makes a difference."""
+
+    def __init__(self, mel: LogMel, net: Corrector):
+        self.mel, self.net = mel, net
+        self._sides: Tensor | None = None  # [C, T, n_mels + 2]: log-mel, step and scale of the frames that are held
+        self._wave: Tensor | None = None  # [C, N], from the short front-end's `pad` before these frames on
+        self._before = 0  # how many of these frames are done
+
+    def expect(self, magnitudes: Tensor, scale: Tensor, step: Tensor) -> None:
+        """Frames whose waveform will come."""
+        mel = self.mel.from_magnitudes(magnitudes / scale[:, None])
+        sides = torch.cat([mel, step[..., None], scale[..., None]], 2)
+        self._sides = sides if self._sides is None else torch.cat([self._sides, sides], 1)
+
+    def push(self, wave: Tensor, last: bool = False) -> Tensor:
+        """Take a waveform [C, N] that continues; return what is corrected by now, [C, M]."""
+        assert self._sides is not None
+        hop, pad, context = self.mel.hop_length, self.net.short.pad, self.net.context
+        self._wave = F.pad(wave, (pad, 0)) if self._wave is None else torch.cat([self._wave, wave], 1)
+        if last:
+            count = ends = self._sides.shape[1]
+            self._wave = F.pad(self._wave, (0, pad + STRIDE * hop))
+        else:
+            count = (self._wave.shape[1] - 2 * pad) // hop // STRIDE * STRIDE
+            ends = count - context
+            if ends <= self._before:
+                return wave[:, :0]
+        sides = F.pad(self._sides[:, :count].mT, (0, count % STRIDE), mode="replicate").mT
+        mel, step, scale = sides[..., :-2], sides[..., -2], sides[..., -1]
+        decoded = self.net(self._wave[:, : mel.shape[1] * hop + 2 * pad], mel, step, scale)
+        decoded = decoded[:, self._before * hop : ends * hop]
+        drop = max(0, ends - context)
+        self._sides, self._wave, self._before = self._sides[:, drop:], self._wave[:, drop * hop :], ends - drop
+        return decoded
+
+
+def synthesize(model: Model, magnitudes: Tensor, step: float) -> Tensor:
+    """Normalised magnitudes [C, n_fft // 2 + 1, T] of one quality -> waveform [C, T * hop_length]."""
+    vocoder = Vocoder(model.mel, model.corrector)
+    ones = torch.ones_like(magnitudes[:, 0])
+    return torch.cat(vocoder.push(magnitudes, ones, step * ones) + vocoder.flush(), 1)
