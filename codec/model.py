@@ -106,7 +106,7 @@ class Model:
                 net.eval().requires_grad_(False)
             corrector = None
             if (folder / CORRECTOR).exists():
-                config = json.loads((folder / CORRECTOR).with_name("config.json").read_text())
+                config = json.loads((folder / CORRECTOR).with_suffix(".json").read_text())
                 corrector = Corrector(mel, **{k: v for k, v in config.items() if not k.startswith("_")})
                 corrector.load_state_dict(load_weights(folder / CORRECTOR))
                 corrector.eval().requires_grad_(False)
@@ -134,19 +134,19 @@ class Model:
 
     def save_pretrained(self, folder: Path) -> None:
         """Write the folder; weights in half precision, those of the vocoder's networks in 8 bits."""
-        networks: dict[str, tuple[str, nn.Module]] = {"vae": (WEIGHTS, self.autoencoder)}
+        networks: dict[str, tuple[str, nn.Module]] = {"vae/config.json": (WEIGHTS, self.autoencoder)}
         if self.magnitude_net is not None:
-            networks["vocoder"] = (VOCODER, self.magnitude_net)
+            networks["vocoder/config.json"] = (VOCODER, self.magnitude_net)
         if self.corrector is not None:
-            networks["vocoder/corrector"] = (CORRECTOR, self.corrector)
+            networks["vocoder/corrector.json"] = (CORRECTOR, self.corrector)
         if self.denoiser is not None:
-            networks["unet"] = (DENOISER, self.denoiser)
+            networks["unet/config.json"] = (DENOISER, self.denoiser)
             (folder / "scheduler").mkdir(parents=True, exist_ok=True)
             (folder / "scheduler/scheduler_config.json").write_text(json.dumps(self.denoiser.schedule) + "\n")
-        for sub, (file, network) in networks.items():
-            (folder / sub).mkdir(parents=True, exist_ok=True)
+        for settings, (file, network) in networks.items():
+            (folder / settings).parent.mkdir(parents=True, exist_ok=True)
             config = {"_class_name": f"aldm.codec.{type(network).__name__}", **network.config}  # type: ignore[dict-item]
-            (folder / sub / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+            (folder / settings).write_text(json.dumps(config, indent=2) + "\n")
             save_weights(network, folder / file, small=file in (VOCODER, CORRECTOR))
         (folder / "codec").mkdir(exist_ok=True)
         codec = {"default_quality": self.default_quality, "mel": self.mel.config()}

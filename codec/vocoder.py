@@ -43,15 +43,14 @@ class Correction:
 
     def __init__(self, mel: LogMel, net: Corrector):
         self.mel, self.net = mel, net
-        self._sides: Tensor | None = None  # [C, T, n_mels + 2]: log-mel, step and scale of the frames that are held
+        self._sides: Tensor | None = None  # [C, n_fft // 2 + 3, T]: magnitudes, step and scale of the frames held
         self._wave: Tensor | None = None  # [C, N], from the short front-end's `pad` before these frames on
         self._before = 0  # how many of these frames are done
 
     def expect(self, magnitudes: Tensor, scale: Tensor, step: Tensor) -> None:
         """Frames whose waveform will come."""
-        mel = self.mel.from_magnitudes(magnitudes / scale[:, None])
-        sides = torch.cat([mel, step[..., None], scale[..., None]], 2)
-        self._sides = sides if self._sides is None else torch.cat([self._sides, sides], 1)
+        sides = torch.cat([magnitudes, step[:, None], scale[:, None]], 1)
+        self._sides = sides if self._sides is None else torch.cat([self._sides, sides], 2)
 
     def push(self, wave: Tensor, last: bool = False) -> Tensor:
         """Take a waveform [C, N] that continues; return what is corrected by now, [C, M]."""
@@ -59,19 +58,19 @@ class Correction:
         hop, pad, context = self.mel.hop_length, self.net.short.pad, self.net.context
         self._wave = F.pad(wave, (pad, 0)) if self._wave is None else torch.cat([self._wave, wave], 1)
         if last:
-            count = ends = self._sides.shape[1]
+            count = ends = self._sides.shape[2]
             self._wave = F.pad(self._wave, (0, pad + STRIDE * hop))
         else:
             count = (self._wave.shape[1] - 2 * pad) // hop // STRIDE * STRIDE
             ends = count - context
             if ends <= self._before:
                 return wave[:, :0]
-        sides = F.pad(self._sides[:, :count].mT, (0, count % STRIDE), mode="replicate").mT
-        mel, step, scale = sides[..., :-2], sides[..., -2], sides[..., -1]
-        decoded = self.net(self._wave[:, : mel.shape[1] * hop + 2 * pad], mel, step, scale)
+        sides = F.pad(self._sides[..., :count], (0, count % STRIDE), mode="replicate")
+        magnitudes, step, scale = sides[:, :-2], sides[:, -2], sides[:, -1]
+        decoded = self.net(self._wave[:, : sides.shape[2] * hop + 2 * pad], magnitudes, step, scale)
         decoded = decoded[:, self._before * hop : ends * hop]
         drop = max(0, ends - context)
-        self._sides, self._wave, self._before = self._sides[:, drop:], self._wave[:, drop * hop :], ends - drop
+        self._sides, self._wave, self._before = self._sides[..., drop:], self._wave[:, drop * hop :], ends - drop
         return decoded
 
 

@@ -63,17 +63,16 @@ def test_chunks_of_griffin_lim_and_corrector(monkeypatch: pytest.MonkeyPatch) ->
     wave = torch.from_numpy(clip("music")[:64000])
     expected = sides(wave)
     decoded = []
-    for net in (None, random_net(), random_net(), Corrector(MEL, 16, 1)):
+    for net in (None, random_net(), random_net()):
         vocoder = Vocoder(MEL, net)
         pieces = [
             w for start in range(0, 400, 70) for w in vocoder.push(*(v[..., start : start + 70] for v in expected))
         ]
         decoded.append(torch.cat(pieces + vocoder.flush(), 1))
-    plain, first, second, untrained = decoded
+    plain, first, second = decoded
     assert plain.shape == first.shape == (1, 64000)
     assert torch.equal(first, second)
     assert (plain - first).abs().max() > 0.01
-    torch.testing.assert_close(untrained, plain, rtol=0, atol=1e-4)
 
 
 def test_weights_in_8_bits(tmp_path: Path) -> None:
@@ -108,7 +107,7 @@ def test_training_learns_and_goes_on(tmp_path: Path) -> None:
     def run(progress: Callable[[str], None]) -> Corrector:
         torch.manual_seed(0)
         net = model.corrector = Corrector(model.mel, 48, 1)
-        options = dict(batch_size=4, length=96, learning_rate=3e-3, checkpoint_every=20)
+        options = dict(batch_size=4, length=64, learning_rate=1e-2, checkpoint_every=20)
         training.train(model, cache, tmp_path, 60, progress, **options)
         return net
 
@@ -124,10 +123,9 @@ def test_training_learns_and_goes_on(tmp_path: Path) -> None:
         assert torch.equal(a, b)
     waves = torch.from_numpy(clip("speech")[: 160 * 96 * 3 + 864 * 3].reshape(3, -1))
     examples = training.make(model, waves, np.random.default_rng(0))
-    step = examples.step[:, None].expand(examples.mel.shape[:2])
     inner = examples.exact[:, 432:-432]
     with torch.no_grad():
-        corrected = net(examples.wave[:, 256:-256], examples.mel, step)
+        corrected = net(examples.wave[:, 256:-256], examples.asked, examples.step, torch.ones_like(examples.step))
     found, before = (training.terms(model.mel, inner, v) for v in (corrected, examples.wave[:, 432:-432]))
     assert found["disturbance"] < 0.97 * before["disturbance"]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..gain import audible_energy, first_audible
@@ -19,33 +20,33 @@ from ..quantizer import step_size
 from .dataset import AudioCache, Windows
 from .decoder import error
 from .descent import descend
-from .perception import disturbance, envelope_error, power
+from .perception import disturbance, envelope_error, power, texture_error
 
 GROUP = 8  # examples that are made together
 GROUPS = 32  # that examples are drawn from: each is seen as often as a batch is larger than one example
-WEIGHTS = dict(mel=3.0, fine=1.0, disturbance=0.6, envelope=1.0, energy=0.2)
+WEIGHTS = dict(mel=4.0, fine=1.0, texture=2.0, disturbance=0.8, envelope=1.0, energy=0.2)
 
 
 @dataclass
 class Examples:
-    """Waveforms [B, N] with `pad` samples on either side, log-mels [B, T, n_mels] and step sizes [B]."""
+    """Waveforms [B, N] with `pad` samples on either side, magnitudes asked for [B, bins, T] and step sizes [B, T]."""
 
     wave: Tensor
     exact: Tensor
-    mel: Tensor
+    asked: Tensor
     step: Tensor
 
     def take(self, picks: np.ndarray) -> Examples:
-        return Examples(*(v[picks] for v in (self.wave, self.exact, self.mel, self.step)))
+        return Examples(*(v[picks] for v in (self.wave, self.exact, self.asked, self.step)))
 
     @classmethod
     def join(cls, parts: list[Examples]) -> Examples:
-        return cls(*(torch.cat([getattr(p, f) for p in parts]) for f in ("wave", "exact", "mel", "step")))
+        return cls(*(torch.cat([getattr(p, f) for p in parts]) for f in ("wave", "exact", "asked", "step")))
 
 
 @torch.no_grad()
 def make(model: Model, wave: Tensor, rng: np.random.Generator) -> Examples:
-    """What Griffin-Lim makes of waveforms [B, N] at random qualities, the finer ones more often than the coarse ones."""
+    """What Griffin-Lim makes of waveforms [B, N] at random qualities, fine ones more often than coarse."""
     mel = model.mel
     spectrum = mel.spectrum(wave).abs()
     first = first_audible(spectrum)
@@ -60,7 +61,7 @@ def make(model: Model, wave: Tensor, rng: np.random.Generator) -> Examples:
     found *= (loud / audible_energy(mel.spectrum(found).abs(), first)).clamp(0.25, 4).sqrt()[:, None]
     # the encoder's gain makes what is asked for as loud as the original
     exact = wave * (loud / audible_energy(spectrum, first)).sqrt()[:, None]
-    return Examples(found, exact, mel.from_magnitudes(asked), step)
+    return Examples(found, exact, asked, step[:, None].expand_as(asked[:, 0]))
 
 
 def terms(mel: LogMel, exact: Tensor, decoded: Tensor) -> dict[str, Tensor]:
@@ -71,6 +72,8 @@ def terms(mel: LogMel, exact: Tensor, decoded: Tensor) -> dict[str, Tensor]:
     p, q = power(exact), power(decoded)
     log = [v.clamp(min=1e-6).log() / 2 for v in (p, q)]
     found["fine"] = error(log[1], log[0], log[0])
+    bands = [F.avg_pool1d((v.mT[:, ::2].square() @ mel.basis.T), 4).mT for v in (a, b)]  # about 24, every 20 ms
+    found["texture"] = texture_error(*bands).mean()
     found["disturbance"] = disturbance(p, q).mean()
     found["envelope"] = envelope_error(p, q).mean()
     found["energy"] = (q.sum((1, 2)) / p.sum((1, 2)).clamp(min=1e-9)).clamp(min=1e-3).log().abs().mean()
@@ -114,9 +117,10 @@ def train(
 
     def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         examples = batch(step)
-        size = examples.step[:, None].expand(examples.mel.shape[:2])
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            decoded = net(examples.wave[:, surplus:-surplus], examples.mel, size)
+            decoded = net(
+                examples.wave[:, surplus:-surplus], examples.asked, examples.step, torch.ones_like(examples.step)
+            )
         found = terms(mel, examples.exact[:, mel.pad : -mel.pad], decoded)
         return torch.stack([WEIGHTS[k] * v for k, v in found.items()]).sum(), found
 

@@ -110,3 +110,28 @@ def envelope_error(reference: Tensor, decoded: Tensor) -> Tensor:
     a, b = a - a.mean(3, keepdim=True), b - b.mean(3, keepdim=True)
     correlation = F.cosine_similarity(a, b, 3, 1e-4)
     return 1 - (correlation * heard).sum((1, 2)) / (heard.sum((1, 2)) * 16).clamp(min=1)
+
+
+def texture_error(exact: Tensor, found: Tensor) -> Tensor:
+    """One less the similarity of levels and of their local pattern in power by bands and time, [B, bands, T]: [B].
+
+    As in ViSQOL's NSIM (Hines, Skoglund, Kokaram, Harte, 2015), in decibels down to 45 below the loudest of a spectrum.
+    """
+    row = torch.tensor([0.1065, 0.787, 0.1065])
+    weight = (row[:, None] * row)[None, None]
+
+    def local(x: Tensor) -> Tensor:
+        return F.conv2d(x[:, None], weight)[:, 0]
+
+    def decibels(p: Tensor) -> Tensor:
+        level = 10 * p.clamp(min=1e-9).log10()
+        return torch.maximum(level, level.amax(1, keepdim=True) - 45)
+
+    x, y = decibels(exact), decibels(found)
+    least = torch.minimum(x.amin((1, 2), keepdim=True), y.amin((1, 2), keepdim=True)).detach()
+    x, y = x - least, y - least
+    a, b = local(x), local(y)
+    xx, yy, xy = local(x * x) - a * a, local(y * y) - b * b, local(x * y) - a * b
+    level = (2 * a * b + 0.1) / (a * a + b * b + 0.1)
+    pattern = (xy + 0.1) / ((xx.clamp(min=0) + 0.05) * (yy.clamp(min=0) + 0.05)).sqrt().add(0.05)
+    return 1 - (level * pattern).mean((1, 2))
