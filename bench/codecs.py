@@ -176,7 +176,6 @@ class ExactMel(Aldm):
         """As `Encoder` and `Decoder` do it, in one packet and without quantisation."""
         import torch
 
-        from ..codec.griffin_lim import griffin_lim
         from ..codec.quantizer import step_size
 
         model = self.codec.model
@@ -184,8 +183,8 @@ class ExactMel(Aldm):
         padded = np.pad(wave, (0, -len(wave) % model.patch_samples), mode="symmetric") * np.float32(gain)
         with torch.inference_mode():
             mel = self._mel(model.mel(torch.from_numpy(padded)[None]))
-            finest = torch.full((1,), float(step_size(model.codebook.levels - 1)))
-            decoded = griffin_lim(model.magnitudes(mel, finest), model.mel)[0, model.mel.pad :]
+            finest = float(step_size(model.codebook.levels - 1))
+            decoded = model.synthesize(model.framed(model.magnitudes(mel, torch.full((1,), finest)), finest))[0]
         return decoded[: len(wave)].numpy() / np.float32(gain)
 
 

@@ -199,7 +199,7 @@ def encode(
 @click.option(
     "--vocoder",
     type=click.Choice(["network", "griffin-lim", "hifi-gan", "hybrid"]),
-    help="Magnitudes for Griffin-Lim: from the model's network (default if it has one), or by least squares. "
+    help="Griffin-Lim with the model's networks before and behind it (default if it has them), or without any. "
     "AudioLDM 2: HiFi-GAN (default), Griffin-Lim, or one after the other.",
 )
 @click.option("--layers", type=click.Choice(["all", "base"]), default="all", help="base: ignore enhancement layers.")
@@ -293,6 +293,7 @@ def decode(
 @loading_options()
 @click.option("--steps", default=30000, show_default=True, help="Training steps; 0 leaves the linear transform alone.")
 @click.option("--decoder-steps", default=5000, show_default=True, help="Further steps, of the decoding side; 0: none.")
+@click.option("--corrector-steps", default=5000, show_default=True, help="Further steps, behind Griffin-Lim; 0: none.")
 @click.option("--denoiser-steps", default=12000, show_default=True, help="Further steps, of the denoiser; 0: none.")
 @click.option("--tokens", default=16, show_default=True, help="Of the vector codebook per latent vector; 0: none.")
 @click.option("--n-mels", default=96, show_default=True, help="Bands of the front-end.")

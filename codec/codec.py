@@ -22,7 +22,6 @@ from .decoder import Decoder
 from .diffusion import DDCM
 from .encoder import Encoder, Spool
 from .folder import ModelError
-from .griffin_lim import griffin_lim
 from .live import LiveEncoder
 from .model import Model
 from .quantizer import step_size
@@ -40,7 +39,7 @@ class Codec:
         model: loaded by `from_pretrained`.
         packet_seconds: duration of a packet, 0.16 to 10.24 s, rounded up to a multiple of the model's patch. Short ones
             are for live sound: each costs some bits, and some quality at its ends.
-        vocoder: one of the model's; "griffin-lim" does without the magnitude network in front of it. Default: the
+        vocoder: one of the model's; "griffin-lim" does without the networks before and behind it. Default: the
             network if the model has one. The gains of a file are right for the vocoder that encoded it.
 
     Attributes:
@@ -245,9 +244,8 @@ class Codec:
         if not latents or not latents[0].size:
             raise ValueError("no tokens")
         with torch.inference_mode():
-            magnitudes = self.model.decode_magnitudes(torch.from_numpy(np.stack(latents)), float(step_size(level)))
-            pad = self.model.mel.pad
-            return griffin_lim(magnitudes, self.model.mel)[:, pad:-pad].numpy()
+            frames = self.model.frames(torch.from_numpy(np.stack(latents)), float(step_size(level)))
+            return self.model.synthesize(frames).numpy()
 
     def _vectors(self, codebook: str) -> VectorCodebook | None:
         if codebook not in ("scalar", "vq"):

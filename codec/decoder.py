@@ -24,7 +24,7 @@ from .model import Model
 from .quantizer import COARSEST, step_size
 
 LAYERS = ("all", "base")
-EDGE = 10  # frames that a decoder which starts in the middle hears before it, so that its first sample is settled
+EDGE = 48  # frames that a decoder which starts in the middle hears before it, so that its first sample is settled
 
 
 class Decoder:
@@ -263,12 +263,13 @@ class Decoder:
 
     def _synthesis(self, latents: list[tuple[Tensor, float]]) -> Tensor:
         """Frames of what `latents` found; after a diffusion from a base layer, they are as loud as that layer's."""
-        magnitudes = self.model.frames(*latents[-1])
         if len(latents) == 1 or not self.model.corrects_loudness:
-            return magnitudes
+            return self.model.frames(*latents[-1])
+        magnitudes = self.model.decode_magnitudes(*latents[-1])
         first = torch.full((len(magnitudes),), AUDIBLE)
         wanted = audible_energy(self.model.decode_magnitudes(*latents[0]), first)
-        return magnitudes * (wanted / audible_energy(magnitudes, first)).sqrt()[:, None, None]
+        louder = (wanted / audible_energy(magnitudes, first)).sqrt()[:, None, None]
+        return self.model.framed(magnitudes * louder, latents[-1][1])
 
 
 class Vocoders:

@@ -9,6 +9,7 @@ from pathlib import Path
 DEFAULT = "base"
 WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
 VOCODER = "vocoder/diffusion_pytorch_model.safetensors"  # optional
+CORRECTOR = "vocoder/corrector.safetensors"  # optional
 DENOISER = "unet/diffusion_pytorch_model.safetensors"  # optional
 VECTORS = "codec/vq.safetensors"  # optional
 TABLES = "codec/tables.safetensors"

@@ -13,18 +13,31 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..format.entropy import Tables
 from .autoencoder import Autoencoder
+from .corrector import Corrector
 from .denoiser import Denoiser
-from .folder import DENOISER, DENOISER_FILES, TABLES, VECTORS, VOCODER, WEIGHTS, ModelError, find_model, fingerprint
+from .folder import (
+    CORRECTOR,
+    DENOISER,
+    DENOISER_FILES,
+    TABLES,
+    VECTORS,
+    VOCODER,
+    WEIGHTS,
+    ModelError,
+    find_model,
+    fingerprint,
+)
 from .griffin_lim import GriffinLim
 from .magnitude_net import MagnitudeNet
 from .mel import LogMel
 from .quantizer import ScalarCodebook
+from .vocoder import Vocoder
 from .vq import VectorCodebook
+from .weights import load_weights, save_weights
 
 LOUDEST = 6.0  # nats; a band of a normalised clip reaches about 2
 
@@ -38,6 +51,7 @@ class Model:
     codebook: ScalarCodebook
     default_quality: int
     magnitude_net: MagnitudeNet | None = None
+    corrector: Corrector | None = None
     denoiser: Denoiser | None = None
     vectors: VectorCodebook | None = None
     name: str = ""
@@ -68,16 +82,28 @@ class Model:
 
     @property
     def frame_size(self) -> int:
-        """Numbers in a frame that the vocoder takes."""
-        return self.mel.n_fft // 2 + 1
+        """Numbers in a frame that the vocoder takes: magnitudes, and for a corrector two more, see `Vocoder`."""
+        return self.mel.n_fft // 2 + 1 + 2 * (self.corrector is not None)
 
     def frames(self, latents: Tensor, step: float) -> Tensor:
         """Latents [B, C, N] and the quantiser's step -> what the vocoder takes, [B, frame_size, N * patch]."""
-        return self.decode_magnitudes(latents, step)
+        return self.framed(self.decode_magnitudes(latents, step), step)
+
+    def framed(self, magnitudes: Tensor, step: float) -> Tensor:
+        """Normalised magnitudes [B, n_fft // 2 + 1, T] of one quality -> frames for the vocoder."""
+        if self.corrector is None:
+            return magnitudes
+        ones = torch.ones_like(magnitudes[:, :1])
+        return torch.cat([magnitudes, ones, step * ones], 1)
 
     def vocoder(self) -> Any:
         """A vocoder for one stream of frames: `push(frames)` and `flush()` give waveforms [C, N]; can be copied."""
-        return GriffinLim(self.mel)
+        return GriffinLim(self.mel) if self.corrector is None else Vocoder(self.mel, self.corrector)
+
+    def synthesize(self, frames: Tensor) -> Tensor:
+        """Frames [C, frame_size, T] -> waveform [C, T * hop_length], all at once."""
+        vocoder = self.vocoder()
+        return torch.cat([vocoder.push(frames), vocoder.flush()], 1)
 
     def with_vocoder(self, name: str | None) -> Model:
         """The model with one of `vocoders`; None: its own.
@@ -89,7 +115,7 @@ class Model:
             raise ValueError(f"no vocoder {name}; there are {', '.join(self.vocoders)}")
         if name == "network" and self.magnitude_net is None:
             raise ModelError(f"model {self.name} has no vocoder network")
-        return replace(self, magnitude_net=None) if name == "griffin-lim" else self
+        return replace(self, magnitude_net=None, corrector=None) if name == "griffin-lim" else self
 
     def vectors_of(self, hops: int) -> int:
         """Latent vectors of a packet of so many hops."""
@@ -133,8 +159,7 @@ class Model:
             vae: dict[str, Any] = json.loads((folder / "vae/config.json").read_text())
             codec: dict[str, Any] = json.loads((folder / "codec/config.json").read_text())
             autoencoder = Autoencoder(**{k: v for k, v in vae.items() if not k.startswith("_")})
-            weights = {k: v.float() for k, v in load_file(folder / WEIGHTS).items()}
-            autoencoder.load_state_dict(weights)
+            autoencoder.load_state_dict(load_weights(folder / WEIGHTS))
             arrays = load_arrays(folder / TABLES)
             tables = Tables(arrays["bank"], arrays["choice"], arrays["transitions"])
             codebook = ScalarCodebook(arrays["gains"].astype(np.float32), tables)
@@ -143,13 +168,19 @@ class Model:
             if (folder / VOCODER).exists():
                 config = json.loads((folder / "vocoder/config.json").read_text())
                 net = MagnitudeNet(mel, **{k: v for k, v in config.items() if not k.startswith("_")})
-                net.load_state_dict({k: v.float() for k, v in load_file(folder / VOCODER).items()})
+                net.load_state_dict(load_weights(folder / VOCODER))
                 net.eval().requires_grad_(False)
+            corrector = None
+            if (folder / CORRECTOR).exists():
+                config = json.loads((folder / CORRECTOR).with_suffix(".json").read_text())
+                corrector = Corrector(mel, **{k: v for k, v in config.items() if not k.startswith("_")})
+                corrector.load_state_dict(load_weights(folder / CORRECTOR))
+                corrector.eval().requires_grad_(False)
             denoiser = None
             if (folder / DENOISER).exists():
                 config = json.loads((folder / "unet/config.json").read_text())
                 denoiser = Denoiser(**{k: v for k, v in config.items() if not k.startswith("_")})
-                denoiser.load_state_dict({k: v.float() for k, v in load_file(folder / DENOISER).items()})
+                denoiser.load_state_dict(load_weights(folder / DENOISER))
                 denoiser.schedule = json.loads((folder / "scheduler/scheduler_config.json").read_text())
                 denoiser.eval().requires_grad_(False)
             vectors = None
@@ -161,25 +192,28 @@ class Model:
                 f"model folder {folder} does not load: {type(error).__name__} {str(error).splitlines()[0]}"
             ) from error
         autoencoder.eval().requires_grad_(False)
-        model = cls(mel, autoencoder, codebook, quality, net, denoiser, vectors, folder.name, fingerprint(folder))
+        networks = (net, corrector, denoiser, vectors)
+        model = cls(mel, autoencoder, codebook, quality, *networks, folder.name, fingerprint(folder))
         if denoiser is not None:
             denoiser.fingerprint = fingerprint(folder, DENOISER_FILES)
         return model
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write the folder; weights in half precision."""
-        networks: dict[str, tuple[str, nn.Module]] = {"vae": (WEIGHTS, self.autoencoder)}
+        """Write the folder; weights in half precision, those of the vocoder's networks in 8 bits."""
+        networks: dict[str, tuple[str, nn.Module]] = {"vae/config.json": (WEIGHTS, self.autoencoder)}
         if self.magnitude_net is not None:
-            networks["vocoder"] = (VOCODER, self.magnitude_net)
+            networks["vocoder/config.json"] = (VOCODER, self.magnitude_net)
+        if self.corrector is not None:
+            networks["vocoder/corrector.json"] = (CORRECTOR, self.corrector)
         if self.denoiser is not None:
-            networks["unet"] = (DENOISER, self.denoiser)
+            networks["unet/config.json"] = (DENOISER, self.denoiser)
             (folder / "scheduler").mkdir(parents=True, exist_ok=True)
             (folder / "scheduler/scheduler_config.json").write_text(json.dumps(self.denoiser.schedule) + "\n")
-        for sub, (file, network) in networks.items():
-            (folder / sub).mkdir(parents=True, exist_ok=True)
+        for settings, (file, network) in networks.items():
+            (folder / settings).parent.mkdir(parents=True, exist_ok=True)
             config = {"_class_name": f"aldm.codec.{type(network).__name__}", **network.config}  # type: ignore[dict-item]
-            (folder / sub / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-            save_file({k: v.to(torch.float16).contiguous() for k, v in network.state_dict().items()}, folder / file)
+            (folder / settings).write_text(json.dumps(config, indent=2) + "\n")
+            save_weights(network, folder / file, small=file in (VOCODER, CORRECTOR))
         (folder / "codec").mkdir(exist_ok=True)
         codec = {"default_quality": self.default_quality, "mel": self.mel.config()}
         (folder / "codec/config.json").write_text(json.dumps(codec, indent=2) + "\n")

@@ -20,7 +20,15 @@ from aldm.codec.quantizer import step_size
 from conftest import DATA, aldm, clip
 
 SMALL = dict(
-    n_mels=40, channels=32, width=32, table_hours=0.01, decoder_steps=0, denoiser_steps=0, tokens=0, batch_size=4
+    n_mels=40,
+    channels=32,
+    width=32,
+    table_hours=0.01,
+    decoder_steps=0,
+    corrector_steps=0,
+    denoiser_steps=0,
+    tokens=0,
+    batch_size=4,
 )
 
 
@@ -49,6 +57,8 @@ def test_linear_model_from_the_command(shard: Path, tmp_path: Path) -> None:
         "--steps",
         0,
         "--decoder-steps",
+        0,
+        "--corrector-steps",
         0,
         "--denoiser-steps",
         0,
@@ -118,6 +128,7 @@ def test_decoder_training_learns(shard: Path, tmp_path: Path) -> None:
         options = dict(
             steps=steps,
             decoder_steps=decoder_steps,
+            corrector_steps=0,
             denoiser_steps=0,
             tokens=0,
             init=str(tmp_path / "m"),
@@ -162,6 +173,7 @@ def test_denoiser_training_learns(shard: Path, tmp_path: Path) -> None:
         init=str(tmp_path / "m"),
         steps=0,
         decoder_steps=0,
+        corrector_steps=0,
         denoiser_steps=2,
         tokens=2,
         table_hours=0.01,

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import torch
 
+from ..corrector import Corrector
 from ..magnitude_net import MagnitudeNet
 from ..mel import LogMel
 from ..model import Model
 from ..quantizer import LEVELS, TRAINED_LEVELS
 from . import autoencoder as autoencoder_training
+from . import corrector as corrector_training
 from . import decoder as decoder_training
 from . import denoiser as denoiser_training
 from .dataset import AudioCache, encode_clips
@@ -34,6 +36,7 @@ def fit_model(
     init: str | None = None,
     steps: int = 30000,
     decoder_steps: int = 5000,
+    corrector_steps: int = 5000,
     denoiser_steps: int = 12000,
     tokens: int = 16,
     n_mels: int = 96,
@@ -55,6 +58,8 @@ def fit_model(
             its tables too.
         decoder_steps: of gradient descent for the magnitude network and the autoencoder's decoder (rung 3); 0 leaves
             the decoder, and leaves a new magnitude network out.
+        corrector_steps: of gradient descent for the network behind Griffin-Lim (rung 3 too), in batches half as large;
+            0 leaves it, or leaves a new one out.
         denoiser_steps: of gradient descent for the denoiser (rung 5); 0 leaves it, or leaves a new one out.
         tokens: of the vector codebook per latent vector; 0 leaves it, or leaves it out.
         table_hours: of audio that tables and vector codebook are fitted to.
@@ -94,11 +99,16 @@ def fit_model(
         codebook = fit_tables(latents, gains.half().float().numpy(), progress)
     model = Model(mel, autoencoder, codebook, DEFAULT_QUALITY)
     if start:
-        model.magnitude_net, model.denoiser, model.vectors = start.magnitude_net, start.denoiser, start.vectors
+        model.magnitude_net, model.corrector = start.magnitude_net, start.corrector
+        model.denoiser, model.vectors = start.denoiser, start.vectors
     if decoder_steps:
         model.magnitude_net = model.magnitude_net or MagnitudeNet(mel, decoder_width)
         options = dict(batch_size=batch_size, seed=seed + 1, checkpoint_every=checkpoint_every)
         decoder_training.train(model, cache, work, decoder_steps, progress, **options)
+    if corrector_steps:
+        model.corrector = model.corrector or Corrector(mel)
+        options = dict(batch_size=max(1, batch_size // 2), seed=seed + 3, checkpoint_every=checkpoint_every)
+        corrector_training.train(model, cache, work, corrector_steps, progress, **options)
     if denoiser_steps:
         options = dict(batch_size=batch_size, seed=seed + 2, checkpoint_every=checkpoint_every)
         denoiser_training.train(model, cache, work, denoiser_steps, progress, **options)

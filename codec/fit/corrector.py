@@ -1,0 +1,138 @@
+"""Rung 3, second part: the network behind Griffin-Lim, trained on what the decoder makes of quantised log-mels."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..gain import audible_energy, first_audible
+from ..griffin_lim import griffin_lim
+from ..mel import LogMel
+from ..model import Model
+from ..quantizer import step_size
+from .dataset import AudioCache, Windows
+from .decoder import error
+from .descent import descend
+from .perception import disturbance, envelope_error, power, texture_error
+
+GROUP = 8  # examples that are made together
+GROUPS = 32  # that examples are drawn from: each is seen as often as a batch is larger than one example
+WEIGHTS = dict(mel=4.0, fine=1.0, texture=2.0, disturbance=0.8, envelope=1.0, energy=0.2)
+
+
+@dataclass
+class Examples:
+    """Waveforms [B, N] with `pad` samples on either side, magnitudes asked for [B, bins, T] and step sizes [B, T]."""
+
+    wave: Tensor
+    exact: Tensor
+    asked: Tensor
+    step: Tensor
+
+    def take(self, picks: np.ndarray) -> Examples:
+        return Examples(*(v[picks] for v in (self.wave, self.exact, self.asked, self.step)))
+
+    @classmethod
+    def join(cls, parts: list[Examples]) -> Examples:
+        return cls(*(torch.cat([getattr(p, f) for p in parts]) for f in ("wave", "exact", "asked", "step")))
+
+
+@torch.no_grad()
+def make(model: Model, wave: Tensor, rng: np.random.Generator) -> Examples:
+    """What Griffin-Lim makes of waveforms [B, N] at random qualities, fine ones more often than coarse."""
+    mel = model.mel
+    spectrum = mel.spectrum(wave).abs()
+    first = first_audible(spectrum)
+    latents = model.autoencoder.encode(mel.from_magnitudes(spectrum))
+    levels = rng.integers(model.codebook.levels, size=(2, len(wave))).max(0)
+    coded = [model.codebook.decoded(z, int(q)) for z, q in zip(latents.numpy(), levels, strict=True)]
+    step = torch.from_numpy(step_size(levels).astype(np.float32))
+    decoded = model.autoencoder.decode(torch.from_numpy(np.stack(coded)), step)
+    asked = model.magnitudes(decoded, step)
+    loud = audible_energy(asked, first)
+    found = griffin_lim(asked, mel)
+    found *= (loud / audible_energy(mel.spectrum(found).abs(), first)).clamp(0.25, 4).sqrt()[:, None]
+    # the encoder's gain makes what is asked for as loud as the original
+    exact = wave * (loud / audible_energy(spectrum, first)).sqrt()[:, None]
+    return Examples(found, exact, asked, step[:, None].expand_as(asked[:, 0]))
+
+
+def terms(mel: LogMel, exact: Tensor, decoded: Tensor) -> dict[str, Tensor]:
+    """Losses between waveforms [B, N] that begin at the same sample, `mel.pad` samples before their first frame."""
+    a, b = mel.spectrum(exact).abs(), mel.spectrum(decoded).abs()
+    frames = mel.from_magnitudes(a)
+    found = {"mel": (mel.from_magnitudes(b) - frames).abs().mean()}
+    p, q = power(exact), power(decoded)
+    log = [v.clamp(min=1e-6).log() / 2 for v in (p, q)]
+    found["fine"] = error(log[1], log[0], log[0])
+    bands = [F.avg_pool1d((v.mT[:, ::2].square() @ mel.basis.T), 4).mT for v in (a, b)]  # about 24, every 20 ms
+    found["texture"] = texture_error(*bands).mean()
+    found["disturbance"] = disturbance(p, q).mean()
+    found["envelope"] = envelope_error(p, q).mean()
+    found["energy"] = (q.sum((1, 2)) / p.sum((1, 2)).clamp(min=1e-9)).clamp(min=1e-3).log().abs().mean()
+    return found
+
+
+def train(
+    model: Model,
+    cache: AudioCache,
+    folder: Path,
+    steps: int,
+    progress: Callable[[str], None],
+    batch_size: int = 8,
+    length: int = 384,
+    learning_rate: float = 1e-3,
+    seed: int = 3,
+    checkpoint_every: int = 500,
+) -> None:
+    """Train `model.corrector` in place; goes on from `folder/corrector.pt`. All else stays as it is."""
+    mel, net = model.mel, model.corrector
+    assert net is not None
+    windows = Windows(cache, mel, length, seed)
+    groups: OrderedDict[int, Examples] = OrderedDict()
+    net.requires_grad_(True)
+    surplus = mel.pad - net.short.pad
+
+    def group(number: int) -> Examples:
+        if number not in groups:
+            groups[number] = make(model, windows.batch(number, GROUP), np.random.default_rng([seed, number, 1]))
+            if len(groups) > GROUPS:
+                groups.popitem(last=False)
+        return groups[number]
+
+    def batch(step: int) -> Examples:
+        """Of the newest groups; one group more every GROUP steps."""
+        newest = step // GROUP
+        rng = np.random.default_rng([seed, step, 2])
+        pool = [group(g) for g in range(max(0, newest - GROUPS + 1), newest + 1)]
+        picks = rng.choice(len(pool) * GROUP, batch_size, replace=False)
+        return Examples.join([pool[p // GROUP].take(np.array([p % GROUP])) for p in picks])
+
+    def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        examples = batch(step)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            decoded = net(
+                examples.wave[:, surplus:-surplus], examples.asked, examples.step, torch.ones_like(examples.step)
+            )
+        found = terms(mel, examples.exact[:, mel.pad : -mel.pad], decoded)
+        return torch.stack([WEIGHTS[k] * v for k, v in found.items()]).sum(), found
+
+    descend(
+        net,
+        loss,
+        folder / "corrector.pt",
+        dict(model=net.config, clips=len(cache.clips), samples=len(cache.audio), seed=seed),
+        progress,
+        steps=steps,
+        learning_rate=learning_rate,
+        seed=seed,
+        checkpoint_every=checkpoint_every,
+    )
+    net.eval().requires_grad_(False)

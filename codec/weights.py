@@ -1,0 +1,40 @@
+"""Weights of networks in safetensors: half precision, or 8 bits with a scale per row where that is enough."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+SCALE = ".scale"  # what the name of a matrix in 8 bits gets in addition, for what its rows are multiplied by
+
+
+def save_weights(network: nn.Module, path: Path, small: bool = False) -> None:
+    """Write a network's state.
+
+    Args:
+        small: matrices in 8 bits, each row relative to its largest value; vectors stay in half precision.
+    """
+    out: dict[str, Tensor] = {}
+    for name, value in network.state_dict().items():
+        if small and value.ndim > 1:
+            scale = value.float().flatten(1).abs().amax(1).clamp(min=1e-12) / 127
+            rows = scale.view(-1, *[1] * (value.ndim - 1))
+            out[name] = (value.float() / rows).round().to(torch.int8).contiguous()
+            out[name + SCALE] = scale
+        else:
+            out[name] = value.to(torch.float16).contiguous()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(out, path)
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """A network's state in single precision, however it was stored."""
+    stored = load_file(path)
+    scales = {name: stored.pop(name + SCALE) for name in list(stored) if name + SCALE in stored}
+    state = {name: value.float() for name, value in stored.items()}
+    for name, scale in scales.items():
+        state[name] *= scale.view(-1, *[1] * (state[name].ndim - 1))
+    return state

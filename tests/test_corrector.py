@@ -1,0 +1,163 @@
+"""The network behind Griffin-Lim: in a stream, in a model folder, in training, and what the embedded one is worth."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from aldm.codec import Codec
+from aldm.codec.corrector import Corrector
+from aldm.codec.fit import corrector as training
+from aldm.codec.fit.dataset import AudioCache
+from aldm.codec.fit.perception import disturbance, envelope_error, power
+from aldm.codec.griffin_lim import GriffinLim
+from aldm.codec.mel import LogMel
+from aldm.codec.model import Model
+from aldm.codec.vocoder import Correction, Vocoder
+from aldm.codec.weights import load_weights, save_weights
+from conftest import DATA, DOMAINS, aldm, clip
+
+MEL = LogMel(n_mels=96, floor=-10.0)
+
+
+def random_net() -> Corrector:
+    torch.manual_seed(0)
+    net = Corrector(MEL, 32, 2)
+    torch.nn.init.normal_(net.output.weight, 0, 0.1)
+    for block in net.blocks:
+        torch.nn.init.normal_(block.out.weight, 0, 0.1)
+    return net.requires_grad_(False)
+
+
+def sides(wave: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Magnitudes of a waveform [N] whose level is 0.3 at first and 2 then, what it was scaled by, and a step."""
+    magnitudes = MEL.magnitudes(MEL(wave[None]))
+    scale = torch.where(torch.arange(magnitudes.shape[2]) < 150, 0.3, 2.0)[None]
+    return magnitudes * scale[:, None], scale, torch.full_like(scale, 1.3)
+
+
+@pytest.mark.parametrize("frames", [401, 402])
+def test_pieces_are_the_whole(frames: int) -> None:
+    """However a waveform comes, it is corrected as in one piece."""
+    net = random_net()
+    wave = torch.from_numpy(clip("speech")[: frames * 160])
+    expected = sides(wave)
+    whole = Correction(MEL, net)
+    whole.expect(*expected)
+    one = whole.push(wave[None], last=True)
+    stream, parts = Correction(MEL, net), []
+    for start in range(0, frames, 90):
+        stream.expect(*(v[..., start : start + 90] for v in expected))
+    for piece in wave.split(4001):
+        parts.append(stream.push(piece[None]))
+    parts.append(stream.push(wave[None, :0], last=True))
+    assert len([p for p in parts if p.shape[1]]) > 10
+    assert one.shape == (1, len(wave))
+    torch.testing.assert_close(torch.cat(parts, 1), one, rtol=0, atol=1e-5)
+    assert (one - wave).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("size", [32, 70])
+def test_chunks_of_griffin_lim_and_corrector(size: int) -> None:
+    wave = torch.from_numpy(clip("music")[:64000])
+    magnitudes, scale, step = sides(wave)
+    frames = torch.cat([magnitudes, scale[:, None], (scale * step)[:, None]], 1)
+    decoded = []
+    for vocoder in (GriffinLim(MEL), Vocoder(MEL, random_net()), Vocoder(MEL, random_net())):
+        mine = frames if isinstance(vocoder, Vocoder) else magnitudes
+        decoded.append(torch.cat([vocoder.push(part) for part in mine.split(size, 2)] + [vocoder.flush()], 1))
+    plain, first, second = decoded
+    assert plain.shape == first.shape == (1, 64000)
+    assert torch.equal(first, second)
+    assert (plain - first).abs().max() > 0.01
+
+
+def test_weights_in_8_bits(tmp_path: Path) -> None:
+    net = random_net()
+    save_weights(net, tmp_path / "half")
+    save_weights(net, tmp_path / "small", small=True)
+    assert (tmp_path / "small").stat().st_size < 0.6 * (tmp_path / "half").stat().st_size
+    exact, small = net.state_dict(), load_weights(tmp_path / "small")
+    assert exact.keys() == small.keys() == load_weights(tmp_path / "half").keys()
+    for name, value in exact.items():
+        rows = value.flatten(1) if value.ndim > 1 else value[None]
+        most = rows.abs().amax(1) / (253 if value.ndim > 1 else 2000)
+        assert ((small[name] - value).abs().view(len(rows), -1).amax(1) <= most + 1e-9).all()
+
+
+def test_losses_follow_what_is_heard() -> None:
+    wave = torch.from_numpy(clip("speech")[:64000])[None]
+    noise = torch.randn(wave.shape, generator=torch.Generator().manual_seed(0))
+    exact = power(wave)
+    for loss in (disturbance, envelope_error):
+        noisy = [loss(exact, power(wave + level * noise)).item() for level in (1e-5, 1e-3, 1e-2)]
+        assert noisy[0] < 0.05
+        assert noisy == sorted(noisy)
+        assert loss(exact, power(0.5 * wave)).item() < 0.05  # how loud it is as a whole is not their business
+
+
+def test_training_learns_and_goes_on(tmp_path: Path) -> None:
+    """Waveforms sound nearer to the originals, and a stopped run ends as one that was not stopped."""
+    cache = AudioCache.build([DATA], tmp_path / "audio", 16000, lambda line: None)
+    model = Model.from_pretrained("klt")
+
+    def run(progress: Callable[[str], None]) -> Corrector:
+        torch.manual_seed(0)
+        net = model.corrector = Corrector(model.mel, 48, 1)
+        options = dict(batch_size=4, length=64, learning_rate=1e-2, checkpoint_every=20)
+        training.train(model, cache, tmp_path, 60, progress, **options)
+        return net
+
+    def stop(line: str) -> None:
+        if "step 50/" in line:
+            raise KeyboardInterrupt
+
+    net = run(lambda line: None)
+    (tmp_path / "corrector.pt").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        run(stop)
+    for a, b in zip(net.parameters(), run(lambda line: None).parameters(), strict=True):
+        assert torch.equal(a, b)
+    waves = torch.from_numpy(clip("speech")[: 160 * 96 * 3 + 864 * 3].reshape(3, -1))
+    examples = training.make(model, waves, np.random.default_rng(0))
+    inner = examples.exact[:, 432:-432]
+    with torch.no_grad():
+        corrected = net(examples.wave[:, 256:-256], examples.asked, examples.step, torch.ones_like(examples.step))
+    found, before = (training.terms(model.mel, inner, v) for v in (corrected, examples.wave[:, 432:-432]))
+    assert found["disturbance"] < 0.97 * before["disturbance"]
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_embedded_corrector_is_worth_it(domain: str) -> None:
+    """Loudness and log-mel are nearer to the original than after Griffin-Lim, at the same level."""
+    codec = Codec.from_pretrained()
+    plain = Codec.from_pretrained()
+    plain.model.corrector = None
+    assert codec.model.corrector is not None
+    wave = clip(domain)
+    data = codec.encode(wave, 16000, bitrate=1.5)
+    exact = torch.from_numpy(wave)[None]
+    errors = []
+    for decoder in (plain, codec):
+        decoded = torch.from_numpy(decoder.decode(data))
+        mel = (MEL(2 * exact) - MEL(2 * decoded)).abs().mean().item()
+        errors.append((disturbance(power(exact), power(decoded)).item(), mel))
+    assert errors[1][0] < 0.97 * errors[0][0]
+    assert errors[1][1] < 1.02 * errors[0][1]
+    level = 10 * torch.log10(decoded.square().mean() / exact.square().mean())
+    assert abs(level) < 0.5
+
+
+def test_without_networks(tmp_path: Path) -> None:
+    """`--vocoder griffin-lim` uses neither."""
+    path = tmp_path / "x.aldm"
+    assert aldm("encode", DATA / "speech.flac", path).returncode == 0
+    assert aldm("decode", path, tmp_path / "x.wav", "--vocoder", "griffin-lim").returncode == 0
+    codec = Codec.from_pretrained(vocoder="griffin-lim")
+    assert codec.model.corrector is None
+    assert codec.model.magnitude_net is None
+    magnitudes = codec.model.mel.magnitudes(codec.model.mel(torch.from_numpy(clip("speech")[:16000])[None]))
+    vocoder = GriffinLim(codec.model.mel)
+    expected = torch.cat([vocoder.push(magnitudes), vocoder.flush()], 1)
+    assert torch.equal(codec.model.synthesize(codec.model.framed(magnitudes, 1.0)), expected)
