@@ -29,8 +29,8 @@ class Corrector(nn.Module):
     Griffin-Lim finds phases for magnitudes that no waveform has exactly, and what it returns has neither the envelopes
     nor the valleys between harmonics that were asked for. Convolutions see its short-time spectrum, the course of its
     phases and the log-mel, and say for each value how much to raise and to turn it. That correction starts at zero.
-    Then magnitudes go a part of the way, in decibels, back to those that were asked for: without it, speech at 1.5 kbit/s
-    loses .06 of ViSQOL; all the way back, half of what PESQ gained.
+    Then magnitudes go a part of the way, in decibels, back to those that were asked for: without it, speech at 1.5
+    kbit/s loses .06 of ViSQOL; all the way back, half of what PESQ gained.
 
     Args:
         mel: the front-end.

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .corrector import STRIDE, Corrector
+from .gain import AUDIBLE
 from .griffin_lim import GriffinLim
 from .mel import LogMel
 from .model import Model
@@ -18,6 +19,7 @@ class Vocoder:
     def __init__(self, mel: LogMel, corrector: Corrector | None = None):
         self.griffin_lim = GriffinLim(mel)
         self.correction = Correction(mel, corrector) if corrector else None
+        self._gain: Tensor | None = None  # [C, 1], at the end of what came out
 
     def push(self, magnitudes: Tensor, scale: Tensor, step: Tensor) -> list[Tensor]:
         """Take magnitudes; return the waveform [C, N] that is settled by now, in pieces.
@@ -30,12 +32,22 @@ class Vocoder:
         if self.correction is None:
             return self.griffin_lim.push(magnitudes)
         self.correction.expect(magnitudes, scale, step)
-        return [done for wave in self.griffin_lim.push(magnitudes) if (done := self.correction.push(wave)).shape[1]]
+        pairs = [self.correction.push(wave) for wave in self.griffin_lim.push(magnitudes)]
+        return [self._level(*pair) for pair in pairs if pair[0].shape[1]]
 
     def flush(self) -> list[Tensor]:
         """The rest, after the last frame."""
         pieces = self.griffin_lim.flush()
-        return [self.correction.push(wave, last=True) for wave in pieces] if self.correction else pieces
+        return [self._level(*self.correction.push(wave, last=True)) for wave in pieces] if self.correction else pieces
+
+    def _level(self, corrected: Tensor, given: Tensor) -> Tensor:
+        """Make what is corrected as loud as what Griffin-Lim gave, gliding to the new gain."""
+        mel = self.griffin_lim.mel
+        energy, wanted = (audible(mel, F.pad(w, (mel.pad, mel.pad))) for w in (corrected, given))
+        gain = (wanted / energy).clamp(0.25, 4).sqrt()[:, None]
+        before = gain if self._gain is None else self._gain
+        self._gain = gain
+        return corrected * torch.lerp(before, gain, torch.linspace(0, 1, corrected.shape[1]))
 
 
 class Correction:
@@ -52,8 +64,8 @@ class Correction:
         sides = torch.cat([magnitudes, step[:, None], scale[:, None]], 1)
         self._sides = sides if self._sides is None else torch.cat([self._sides, sides], 2)
 
-    def push(self, wave: Tensor, last: bool = False) -> Tensor:
-        """Take a waveform [C, N] that continues; return what is corrected by now, [C, M]."""
+    def push(self, wave: Tensor, last: bool = False) -> tuple[Tensor, Tensor]:
+        """Take a waveform [C, N] that continues; return what is corrected by now, [C, M], and what it was."""
         assert self._sides is not None
         hop, pad, context = self.mel.hop_length, self.net.short.pad, self.net.context
         self._wave = F.pad(wave, (pad, 0)) if self._wave is None else torch.cat([self._wave, wave], 1)
@@ -64,14 +76,20 @@ class Correction:
             count = (self._wave.shape[1] - 2 * pad) // hop // STRIDE * STRIDE
             ends = count - context
             if ends <= self._before:
-                return wave[:, :0]
+                return wave[:, :0], wave[:, :0]
         sides = F.pad(self._sides[..., :count], (0, count % STRIDE), mode="replicate")
         magnitudes, step, scale = sides[:, :-2], sides[:, -2], sides[:, -1]
         decoded = self.net(self._wave[:, : sides.shape[2] * hop + 2 * pad], magnitudes, step, scale)
-        decoded = decoded[:, self._before * hop : ends * hop]
+        done = slice(self._before * hop, ends * hop)
+        decoded, given = decoded[:, done], self._wave[:, pad:][:, done]
         drop = max(0, ends - context)
         self._sides, self._wave, self._before = self._sides[..., drop:], self._wave[:, drop * hop :], ends - drop
-        return decoded
+        return decoded, given
+
+
+def audible(mel: LogMel, wave: Tensor) -> Tensor:
+    """Energy of waveforms [C, N] above 60 Hz: [C]."""
+    return mel.spectrum(wave)[:, AUDIBLE:].abs().square().sum((1, 2)) + 1e-9
 
 
 def synthesize(model: Model, magnitudes: Tensor, step: float) -> Tensor:
