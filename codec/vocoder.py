@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .corrector import STRIDE, Corrector
+from .gain import AUDIBLE
 from .griffin_lim import GriffinLim
 from .mel import LogMel
 from .quantizer import COARSEST
@@ -24,6 +25,7 @@ class Vocoder:
     def __init__(self, mel: LogMel, corrector: Corrector):
         self.griffin_lim = GriffinLim(mel)
         self.correction = Correction(mel, corrector)
+        self._gain: Tensor | None = None  # [C, 1], at the end of what came out
 
     def push(self, frames: Tensor) -> Tensor:
         """Take frames [C, n_fft // 2 + 3, T]; return the waveform [C, N] that is settled by now."""
@@ -31,16 +33,28 @@ class Vocoder:
         silent = scale <= 0
         step = torch.where(silent, COARSEST, step / scale.clamp(min=1e-20))
         self.correction.expect(magnitudes, scale.masked_fill(silent, 1), step)
-        return self.correction.push(self.griffin_lim.push(magnitudes))
+        return self._level(*self.correction.push(self.griffin_lim.push(magnitudes)))
 
     def flush(self) -> Tensor:
         """The rest, after the last frame."""
-        return self.correction.push(self.griffin_lim.flush(), last=True)
+        return self._level(*self.correction.push(self.griffin_lim.flush(), last=True))
 
     def __copy__(self) -> Vocoder:
         other = Vocoder.__new__(Vocoder)
-        other.griffin_lim, other.correction = copy.copy(self.griffin_lim), copy.copy(self.correction)
+        inner = dict(griffin_lim=copy.copy(self.griffin_lim), correction=copy.copy(self.correction))
+        other.__dict__.update(self.__dict__, **inner)
         return other
+
+    def _level(self, corrected: Tensor, given: Tensor) -> Tensor:
+        """Make what is corrected as loud as what Griffin-Lim gave, gliding to the new gain."""
+        if not corrected.shape[1]:
+            return corrected
+        mel = self.griffin_lim.mel
+        energy, wanted = (audible(mel, F.pad(w, (mel.pad, mel.pad))) for w in (corrected, given))
+        gain = (wanted / energy).clamp(0.25, 4).sqrt()[:, None]
+        before = gain if self._gain is None else self._gain
+        self._gain = gain
+        return corrected * torch.lerp(before, gain, torch.linspace(0, 1, corrected.shape[1]))
 
 
 class Correction:
@@ -57,8 +71,8 @@ class Correction:
         sides = torch.cat([magnitudes, step[:, None], scale[:, None]], 1)
         self._sides = sides if self._sides is None else torch.cat([self._sides, sides], 2)
 
-    def push(self, wave: Tensor, last: bool = False) -> Tensor:
-        """Take a waveform [C, N] that continues; return what is corrected by now, [C, M]."""
+    def push(self, wave: Tensor, last: bool = False) -> tuple[Tensor, Tensor]:
+        """Take a waveform [C, N] that continues; return what is corrected by now, [C, M], and what it was."""
         assert self._sides is not None
         hop, pad, context = self.mel.hop_length, self.net.short.pad, self.net.context
         self._wave = F.pad(wave, (pad, 0)) if self._wave is None else torch.cat([self._wave, wave], 1)
@@ -69,11 +83,17 @@ class Correction:
             count = (self._wave.shape[1] - 2 * pad) // hop // STRIDE * STRIDE
             ends = count - context
             if ends <= self._before:
-                return wave[:, :0]
+                return wave[:, :0], wave[:, :0]
         sides = F.pad(self._sides[..., :count], (0, count % STRIDE), mode="replicate")
         magnitudes, step, scale = sides[:, :-2], sides[:, -2], sides[:, -1]
         decoded = self.net(self._wave[:, : sides.shape[2] * hop + 2 * pad], magnitudes, step, scale)
-        decoded = decoded[:, self._before * hop : ends * hop]
+        done = slice(self._before * hop, ends * hop)
+        decoded, given = decoded[:, done], self._wave[:, pad:][:, done]
         drop = max(0, ends - context)
         self._sides, self._wave, self._before = self._sides[..., drop:], self._wave[:, drop * hop :], ends - drop
-        return decoded
+        return decoded, given
+
+
+def audible(mel: LogMel, wave: Tensor) -> Tensor:
+    """Energy of waveforms [C, N] above 60 Hz: [C]."""
+    return mel.spectrum(wave)[:, AUDIBLE:].abs().square().sum((1, 2)) + 1e-9

@@ -45,13 +45,13 @@ def test_pieces_are_the_whole(frames: int) -> None:
     expected = sides(wave)
     whole = Correction(MEL, net)
     whole.expect(*expected)
-    one = whole.push(wave[None], last=True)
+    one = whole.push(wave[None], last=True)[0]
     stream, parts = Correction(MEL, net), []
     for start in range(0, frames, 90):
         stream.expect(*(v[..., start : start + 90] for v in expected))
     for piece in wave.split(4001):
-        parts.append(stream.push(piece[None]))
-    parts.append(stream.push(wave[None, :0], last=True))
+        parts.append(stream.push(piece[None])[0])
+    parts.append(stream.push(wave[None, :0], last=True)[0])
     assert len([p for p in parts if p.shape[1]]) > 10
     assert one.shape == (1, len(wave))
     torch.testing.assert_close(torch.cat(parts, 1), one, rtol=0, atol=1e-5)
