@@ -16,6 +16,7 @@ from aldm.codec import Codec
 from aldm.codec.folder import ModelError
 from aldm.format import FormatError, Header
 from aldm.format import container as c
+from aldm.format.stream import read_stream
 from conftest import DATA, aldm
 
 SPEECH = DATA / "speech.flac"
@@ -203,7 +204,7 @@ def test_every_truncation_and_flip_ends_well(short_packets: Codec) -> None:
         except (FormatError, ModelError):
             continue
         assert sum(b.shape[1] for b in blocks) == 160
-        assert decoder.damage
+        assert decoder.damage or read_stream(broken).damage  # a part is read no further than it goes
 
 
 def test_full_disk(tmp_path: Path, encoded: Path) -> None:
