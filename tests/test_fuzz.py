@@ -12,7 +12,8 @@ HERE = Path(__file__).parent
 
 def test_the_fuzzer_finds_nothing_soon(tmp_path: Path) -> None:
     seeds = [HERE / "golden" / group for group in ("valid", "damaged", "invalid")]
-    options = ["-runs=4000", "-seed=1", "-max_len=4096", "-timeout=120", "-rss_limit_mb=4000"]  # the peak of the process that starts it counts too
+    # the peak memory of the process that starts it counts too
+    options = ["-runs=4000", "-seed=1", "-max_len=4096", "-timeout=120", "-rss_limit_mb=4000"]
     result = subprocess.run(
         [sys.executable, HERE / "fuzz.py", *options, tmp_path, *seeds], cwd=tmp_path, capture_output=True, text=True
     )
