@@ -148,7 +148,7 @@ def test_a_killed_worker_costs_nothing(library: Path, tmp_path: Path, cluster: d
         os.kill(workers[0], signal.SIGKILL)
         _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
-    assert said.startswith(b"30 coded, 0 done before, 0 failed")
+    assert said.splitlines()[-1].startswith(b"30 coded, 0 done before, 0 failed")  # after progress, if it is slow
     assert contents(out) == {codec.encode(DATA / "speech.flac")}
     assert {p.name for p in out.iterdir() if p.suffix != ".aldm"} == {"batch.jsonl", "summary.json", "summary.parquet"}
 
