@@ -14,7 +14,7 @@ from torch import Tensor
 from ..format import container
 from ..format.container import Header
 from ..format.index import LEAST as INDEX_BYTES
-from ..format.index import pack_index
+from ..format.index import join_records
 from ..format.stream import StreamReader
 from .audio import AudioReader
 from .checkpoint import PROMPT_TAG, foreign_tags, is_checkpoint
@@ -135,7 +135,7 @@ class Codec:
         for packet in encoder.analyze(reader.blocks(self.sample_rate)):
             packets.append(packet)
             progress(min(seconds, len(packets) * self._packet_hops / container.HOPS_PER_SECOND))
-        extra = b"".join(map(pack_comment, comments))
+        extra = b"".join(map(container.pack_comment, comments))
         budget = math.inf if bitrate is None else bitrate * 1000 / 8 * seconds - container.HEADER_SIZE - len(extra)
         if index:
             budget -= INDEX_BYTES + 2 * len(packets)
@@ -164,7 +164,7 @@ class Codec:
             layers=layer is not None,
         )
         start = header.pack() + extra
-        return start + join(encoder.records(packets, level, fidelity, layer), len(start) if index else None)
+        return start + join_records(encoder.records(packets, level, fidelity, layer), len(start) if index else None)
 
     def stream(
         self,
@@ -185,7 +185,7 @@ class Codec:
             ValueError: a quality or bitrate out of range.
         """
         level = self._check_rate(bitrate, quality)
-        extra = b"".join(map(pack_comment, (*self.model.tags(), *foreign_tags(comments))))
+        extra = b"".join(map(container.pack_comment, (*self.model.tags(), *foreign_tags(comments))))
         return LiveEncoder(self._encoder, sample_rate, channels, None if bitrate else level, bitrate, extra)
 
     def tokens(
@@ -339,7 +339,7 @@ class Codec:
             layers=True,
         )
         tags = [*self.model.tags(), *([] if prompt is None else [f"DESCRIPTION={prompt}"]), *foreign_tags(comments)]
-        head = header.pack() + b"".join(map(pack_comment, tags))
+        head = header.pack() + b"".join(map(container.pack_comment, tags))
         vectors = -(-samples // self.model.patch_samples)
         if prompt is None:
             return head + b"".join(self._encoder.generate(vectors, seed, ddcm or DDCM()))
@@ -417,28 +417,6 @@ class Codec:
         if not 0 <= level < self.levels:
             raise ValueError(f"this model has quality 0 to {self.levels - 1}, not {level}")
         return level
-
-
-def pack_comment(text: str) -> bytes:
-    """The record of a "NAME=value".
-
-    Raises:
-        ValueError: no name, or one that is not of ASCII's printable characters; or a text beyond 2 MB.
-    """
-    name = text.partition("=")[0]
-    if "=" not in text or not name or not all(" " <= letter <= "}" for letter in name):
-        raise ValueError(f"a tag is NAME=value, with a name in ASCII, not {text[:40]!r}")
-    return container.pack_record(container.COMMENT, text.encode())
-
-
-def join(records: Iterable[bytes], offset: int | None) -> bytes:
-    """Records, and with the offset of the first one the index of packets behind them."""
-    data, packets = bytearray(), []
-    for record in records:
-        if offset is not None and record[0] == container.PACKET:
-            packets.append(offset + len(data))
-        data += record
-    return bytes(data) + (b"" if offset is None else pack_index(packets, offset + len(data)))
 
 
 def read_bytes(source: Any) -> bytes:

@@ -213,6 +213,18 @@ def pack_record(kind: int, body: bytes, index: int = 0) -> bytes:
     return data + struct.pack("<I", zlib.crc32(struct.pack("<I", index), zlib.crc32(data)))
 
 
+def pack_comment(text: str) -> bytes:
+    """The record of a "NAME=value".
+
+    Raises:
+        ValueError: no name, or one that is not of ASCII's printable characters; or a text beyond 2 MB.
+    """
+    name = text.partition("=")[0]
+    if "=" not in text or not name or not all(" " <= letter <= "}" for letter in name):
+        raise ValueError(f"a tag is NAME=value, with a name in ASCII, not {text[:40]!r}")
+    return pack_record(COMMENT, text.encode())
+
+
 def pack_end(samples: int) -> bytes:
     """The record that closes a file whose length was unknown at first."""
     return pack_record(END, samples.to_bytes(5, "little"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import BinaryIO
 
 from .container import HEADER_SIZE, INDEX, MAX_BODY, PACKET, pack_leb128, pack_record, read_leb128
@@ -34,6 +34,16 @@ def pack_index(offsets: Sequence[int], end: int) -> bytes:
     length = len(body) + 4
     size = 1 + len(pack_leb128(length)) + length + 4
     return pack_record(INDEX, body + struct.pack("<I", size))
+
+
+def join_records(records: Iterable[bytes], offset: int | None) -> bytes:
+    """Records, and with the offset of the first one the index of packets behind them."""
+    data, packets = bytearray(), []
+    for record in records:
+        if offset is not None and record[0] == PACKET:
+            packets.append(offset + len(data))
+        data += record
+    return bytes(data) + (b"" if offset is None else pack_index(packets, offset + len(data)))
 
 
 def read_index(source: BinaryIO) -> list[int]:
