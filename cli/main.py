@@ -292,6 +292,8 @@ def decode(
 @click.option("--model", "-m", metavar="M", help="AudioLDM 2 checkpoint to learn tables and codebooks for.")
 @loading_options()
 @click.option("--steps", default=30000, show_default=True, help="Training steps; 0 leaves the linear transform alone.")
+@click.option("--weigh/--no-weigh", default=None, help="Finer steps for what is heard; default: if --steps.")
+@click.option("--predictor-steps", default=1500, show_default=True, help="Further steps, of the predictor; 0: none.")
 @click.option("--decoder-steps", default=5000, show_default=True, help="Further steps, of the decoding side; 0: none.")
 @click.option("--corrector-steps", default=5000, show_default=True, help="Further steps, behind Griffin-Lim; 0: none.")
 @click.option("--denoiser-steps", default=12000, show_default=True, help="Further steps, of the denoiser; 0: none.")

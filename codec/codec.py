@@ -154,17 +154,24 @@ class Codec:
             if layers == "both" and self.model.denoiser is not None:
                 level = min(level, self.model.denoiser.levels - 1)
             layer = encoder.layer(ddcm, level) if ddcm else None
-        header = Header(
-            sample_rate=reader.sample_rate,
-            channels=reader.channels,
-            samples=reader.samples,
-            quality=level,
-            packet_hops=self._packet_hops,
-            model=self.model.fingerprint[:4],
-            layers=layer is not None,
-        )
-        start = header.pack() + extra
-        return start + join_records(encoder.records(packets, level, fidelity, layer), len(start) if index else None)
+        while True:
+            header = Header(
+                sample_rate=reader.sample_rate,
+                channels=reader.channels,
+                samples=reader.samples,
+                quality=level,
+                packet_hops=self._packet_hops,
+                model=self.model.fingerprint[:4],
+                layers=layer is not None,
+            )
+            start = header.pack() + extra
+            records = encoder.records(packets, level, fidelity, layer)
+            data = start + join_records(records, len(start) if index else None)
+            if bitrate is None or quality is not None or layers == "ddcm" or len(data) <= bitrate * 125 * seconds:
+                return data
+            if (coarser := encoder.coarser(level, fidelity)) is None:
+                return data
+            level, fidelity = coarser  # what was an estimate was a little too low
 
     def stream(
         self,
@@ -238,7 +245,12 @@ class Codec:
             latents = [vectors.dequantize(channel, channels) for channel in indices]
             level = vectors.level
         elif indices.ndim == 3 and indices.shape[2] == channels:
-            latents = [self.model.codebook.dequantize(channel, level) for channel in indices]
+            size = self._encoder.packet_vectors  # what a vector is expected to be does not depend on other packets
+            starts = range(size, indices.shape[1], size)
+            packets = [np.split(channel, starts) for channel in indices]
+            latents = [
+                np.concatenate([self.model.codebook.dequantize(part, level) for part in parts], 1) for parts in packets
+            ]
         else:
             raise ValueError(f"tokens are [C, N, {channels}], not {indices.shape}")
         if not latents or not latents[0].size:

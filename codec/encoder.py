@@ -26,6 +26,7 @@ from .vq import VectorCodebook
 RECORD = 8  # bytes around the body of a record of up to 16 kB, and one to spare
 BATCH = 8  # packets times channels that a diffusion takes at once
 FIDELITIES = (0.7, 0.8, 0.9, 1.0)  # spread the sizes between one level and the next evenly
+DOUBLE = 23  # such steps double the size, about
 MOST_CORRECTION = 12  # dB
 TOLERANCE = 0.2  # dB
 
@@ -135,13 +136,24 @@ class Encoder:
         return out
 
     def fit_bitrate(self, budget: float, packets: Iterable[Analysis]) -> tuple[int, float]:
-        """Finest level and fidelity whose packets take at most `budget` bytes, or the coarsest."""
+        """About the finest level and fidelity whose packets take at most `budget` bytes, or the coarsest."""
         settings = [(level, fidelity) for level in range(self.model.codebook.levels) for fidelity in FIDELITIES]
-        low, high = 0, len(settings) - 1
+        low, high = 0, len(settings) - 1  # the answer is among these
+        guess = high // 2
         while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if self.size(packets, *settings[middle]) <= budget else (low, middle - 1)
+            size = self.size(packets, *settings[guess])
+            further = math.floor(DOUBLE * math.log2(max(budget, 1) / size))
+            if further == 0:
+                return settings[guess]
+            low, high = (guess, high) if further > 0 else (low, guess - 1)
+            guess = min(max(guess + further, low + 1), high)
         return settings[low]
+
+    def coarser(self, level: int, fidelity: float) -> tuple[int, float] | None:
+        """The setting before one of those that `fit_bitrate` chooses from, if there is one."""
+        if fidelity > FIDELITIES[0]:
+            return level, FIDELITIES[FIDELITIES.index(fidelity) - 1]
+        return (level - 1, FIDELITIES[-1]) if level else None
 
     def size(self, packets: Iterable[Analysis], level: int, fidelity: float) -> float:
         """About how many bytes the records of the base layer take; level NO_BASE: what is left of them."""
@@ -149,7 +161,7 @@ class Encoder:
         for packet in packets:
             size += 10 + 2 * len(packet.gains)  # record and duration
             if level != container.NO_BASE:
-                size += sum(self.model.codebook.quantize(z, level, fidelity)[2] for z in packet.latents) / 8 + 2
+                size += sum(self.model.codebook.estimate(z, level, fidelity) for z in packet.latents) / 8 + 2
         return size
 
     def layer(self, ddcm: DDCM, level: int) -> Layer:

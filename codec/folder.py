@@ -13,6 +13,7 @@ CORRECTOR = "vocoder/corrector.safetensors"  # optional
 DENOISER = "unet/diffusion_pytorch_model.safetensors"  # optional
 VECTORS = "codec/vq.safetensors"  # optional
 TABLES = "codec/tables.safetensors"
+PREDICTOR = ("codec/predictor.json", "codec/predictor.safetensors")  # optional
 FILES = ("vae/config.json", WEIGHTS, "codec/config.json", TABLES)
 DENOISER_FILES = ("unet/config.json", DENOISER, "scheduler/scheduler_config.json")
 
@@ -44,12 +45,14 @@ def find_model(name: str | Path | None) -> Path:
 
 
 def fingerprint(folder: Path, files: tuple[str, ...] = FILES) -> bytes:
-    """SHA-256 over the files that give a file's log-mel; its first 4 bytes stand in every header.
+    """SHA-256 over the files that give a file's log-mel, a predictor included; its first 4 bytes stand in every header.
 
     The vocoder is left out: a better one serves files that exist already. So is the denoiser, whose own fingerprint,
     over `DENOISER_FILES`, stands in the layers that need it.
     """
     digest = hashlib.sha256()
+    if files is FILES and (folder / PREDICTOR[0]).exists():
+        files += PREDICTOR
     for name in files:
         digest.update(name.encode() + b"\0" + hashlib.sha256((folder / name).read_bytes()).digest())
     return digest.digest()

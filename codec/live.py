@@ -100,7 +100,12 @@ class LiveEncoder:
         a_second = self._bitrate * 125
         budget = a_second * packet.hops / container.HOPS_PER_SECOND
         level, fidelity = self._encoder.fit_bitrate(budget + self._saved - 1, [packet])
-        records = self._encoder.records([packet], level, fidelity, first=self._packets, own=True)
-        record = b"".join(records)
+        while True:
+            records = self._encoder.records([packet], level, fidelity, first=self._packets, own=True)
+            record = b"".join(records)
+            coarser = self._encoder.coarser(level, fidelity)
+            if len(record) <= budget + self._saved or coarser is None:
+                break
+            level, fidelity = coarser
         self._saved = min(self._saved + budget - len(record), BURST * a_second)
         return record

@@ -23,6 +23,7 @@ from .folder import (
     CORRECTOR,
     DENOISER,
     DENOISER_FILES,
+    PREDICTOR,
     TABLES,
     VECTORS,
     VOCODER,
@@ -34,6 +35,7 @@ from .folder import (
 from .griffin_lim import GriffinLim
 from .magnitude_net import MagnitudeNet
 from .mel import LogMel
+from .predictor import Predictor
 from .quantizer import ScalarCodebook
 from .vocoder import Vocoder
 from .vq import VectorCodebook
@@ -162,7 +164,13 @@ class Model:
             autoencoder.load_state_dict(load_weights(folder / WEIGHTS))
             arrays = load_arrays(folder / TABLES)
             tables = Tables(arrays["bank"], arrays["choice"], arrays["transitions"])
-            codebook = ScalarCodebook(arrays["gains"].astype(np.float32), tables)
+            predictor = None
+            if (folder / PREDICTOR[0]).exists():
+                config = json.loads((folder / PREDICTOR[0]).read_text())
+                predictor = Predictor(**{k: v for k, v in config.items() if not k.startswith("_")})
+                predictor.load_state_dict(load_weights(folder / PREDICTOR[1]))
+                predictor.eval().requires_grad_(False)
+            codebook = ScalarCodebook(arrays["gains"].astype(np.float32), tables, predictor)
             mel, quality = LogMel(**codec["mel"]), int(codec["default_quality"])
             net = None
             if (folder / VOCODER).exists():
@@ -199,12 +207,14 @@ class Model:
         return model
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write the folder; weights in half precision, those of the vocoder's networks in 8 bits."""
+        """Write the folder; weights in 8 bits, those of the denoiser in half precision."""
         networks: dict[str, tuple[str, nn.Module]] = {"vae/config.json": (WEIGHTS, self.autoencoder)}
         if self.magnitude_net is not None:
             networks["vocoder/config.json"] = (VOCODER, self.magnitude_net)
         if self.corrector is not None:
             networks["vocoder/corrector.json"] = (CORRECTOR, self.corrector)
+        if self.codebook.predictor is not None:
+            networks[PREDICTOR[0]] = (PREDICTOR[1], self.codebook.predictor)
         if self.denoiser is not None:
             networks["unet/config.json"] = (DENOISER, self.denoiser)
             (folder / "scheduler").mkdir(parents=True, exist_ok=True)
@@ -213,7 +223,7 @@ class Model:
             (folder / settings).parent.mkdir(parents=True, exist_ok=True)
             config = {"_class_name": f"aldm.codec.{type(network).__name__}", **network.config}  # type: ignore[dict-item]
             (folder / settings).write_text(json.dumps(config, indent=2) + "\n")
-            save_weights(network, folder / file, small=file in (VOCODER, CORRECTOR))
+            save_weights(network, folder / file, small=file != DENOISER)
         (folder / "codec").mkdir(exist_ok=True)
         codec = {"default_quality": self.default_quality, "mel": self.mel.config()}
         (folder / "codec/config.json").write_text(json.dumps(codec, indent=2) + "\n")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from ..format.entropy import Tables, decode_indices, encode_indices
+
+if TYPE_CHECKING:
+    from .predictor import Predictor
 
 LEVELS = 48
 TRAINED_LEVELS = 40  # the finer ones take what the network learned for the last of these
@@ -15,6 +19,8 @@ COARSEST = 14.0  # step of level 0, in units of the latents; 8 levels halve it
 # Bits that a squared error of one step is worth: a uniform quantiser at high rate has error step^2 / 12 and
 # falls by a factor of four with every bit, so d bits / d (error / step^2) = 6 / ln 2.
 ERROR_BITS = 6 / np.log(2)
+CHUNK = 64  # vectors that the search takes at once
+DEAD_ZONE = 0.2  # how much further from zero than 1/2 an index begins, where no tables say what it costs
 
 
 def step_size(level: Any) -> Any:
@@ -33,22 +39,26 @@ def search_costs(scaled: np.ndarray, costs: np.ndarray, error_bits: float = ERRO
     """
     classes, _, symbols = costs.shape
     limit = symbols // 2
-    near = np.clip(np.rint(scaled), -limit, limit)
-    rows, columns = np.nonzero(near)
-    x, n = scaled[rows, columns], near[rows, columns]
-    flat = (columns * symbols + limit + n).astype(np.int64)
-    inward = flat - np.sign(n).astype(np.int64)
-    error = (error_bits * (x - n) ** 2).astype(np.float32)
-    error_inward = (error_bits * (x - n + np.sign(n)) ** 2).astype(np.float32)
-    ends = np.searchsorted(rows, np.arange(len(scaled) + 1))
+    table, zero = costs.reshape(classes, -1), costs[:, :, limit]
     total = np.empty((len(scaled), classes), np.float32)
-    for k, table in enumerate(costs):
-        zero = table[:, limit]
-        table = table.ravel()
-        best = np.minimum(table.take(flat) + error, table.take(inward) + error_inward) - zero.take(columns)
-        sums = np.concatenate([[0.0], np.cumsum(best, dtype=np.float64)])
-        total[:, k] = sums[ends[1:]] - sums[ends[:-1]] + zero.sum()
-    return total + (error_bits * (scaled**2 * (near == 0)).sum(1, keepdims=True)).astype(np.float32)
+    for start in range(0, len(scaled), CHUNK):
+        part = scaled[start : start + CHUNK]
+        near = np.clip(np.rint(part), -limit, limit)
+        rows, columns = np.nonzero(near)
+        x, n = part[rows, columns], near[rows, columns]
+        inward = n - np.sign(n)
+        flat = columns * symbols + limit
+
+        def cost(index: np.ndarray, x: np.ndarray = x, flat: np.ndarray = flat) -> np.ndarray:
+            return table.take(flat + index.astype(np.int64), 1) + (error_bits * (x - index) ** 2).astype(np.float32)
+
+        best = np.minimum(cost(n), cost(inward)) - zero.take(columns, 1)
+        sums = np.zeros((classes, len(rows) + 1))
+        np.cumsum(best, 1, out=sums[:, 1:])
+        ends = np.searchsorted(rows, np.arange(len(part) + 1))
+        total[start : start + CHUNK] = (sums[:, ends[1:]] - sums[:, ends[:-1]]).T
+        total[start : start + CHUNK] += error_bits * (part**2 * (near == 0)).sum(1, keepdims=True)
+    return total + zero.sum(1)
 
 
 def choose_indices(scaled: np.ndarray, costs: np.ndarray, error_bits: float = ERROR_BITS) -> np.ndarray:
@@ -71,6 +81,11 @@ def choose_indices(scaled: np.ndarray, costs: np.ndarray, error_bits: float = ER
     return np.where(cost(inward) < cost(near), inward, near).astype(np.int32)
 
 
+def dead_zone(scaled: Any) -> Any:
+    """Nearest integers, but for a wider zone of zero, as rate-distortion optimisation makes it. Tensors."""
+    return scaled.sign() * (scaled.abs() + (0.5 - DEAD_ZONE)).floor().clamp(min=0)
+
+
 @dataclass
 class ScalarCodebook:
     """Quantises latents and counts their bits.
@@ -78,10 +93,12 @@ class ScalarCodebook:
     Attributes:
         gains: [levels, C] float32, factors on the step of each level.
         tables: integer frequencies.
+        predictor: what it expects of a vector, by the ones before it, is taken off before quantising, if there is one.
     """
 
     gains: np.ndarray
     tables: Tables
+    predictor: Predictor | None = None
 
     @property
     def levels(self) -> int:
@@ -101,24 +118,56 @@ class ScalarCodebook:
         Returns:
             classes [N], indices [N, C], and about how many bits they will take.
         """
-        tables = self.tables
-        scaled = latents.T / self.steps(level)
-        costs = tables.costs[tables.choice[level]]
+        scale = self.steps(level)
+        if self.predictor is None:
+            classes, indices = self._choose_all(latents.T / scale, level, fidelity)
+            return classes, indices, self.bits(classes, indices, level)
+        costs, class_bits = self._costs(level)
+        classes, indices = np.empty(latents.shape[1], np.int64), np.empty(latents.T.shape, np.int32)
+        walk = self.predictor.walk(float(step_size(level)))
+        expected = next(walk)
+        for n, vector in enumerate(latents.T):
+            scaled = ((vector - expected) / scale)[None]
+            total = search_costs(scaled, costs, fidelity * ERROR_BITS)[0] + class_bits[classes[n - 1] if n else -1]
+            classes[n] = total.argmin()
+            indices[n] = choose_indices(scaled, costs[None, classes[n]], fidelity * ERROR_BITS)[0]
+            expected = walk.send(expected + (indices[n] * scale).astype(np.float32))
+        return classes, indices, self.bits(classes, indices, level)
+
+    def estimate(self, latents: np.ndarray, level: int, fidelity: float = 1.0) -> float:
+        """About how many bits `quantize` will need, in less time: expectations from latents as they will about be."""
+        if self.predictor is None:
+            return self.quantize(latents, level, fidelity)[2]
+        with torch.inference_mode():
+            scale, vectors = torch.from_numpy(self.steps(level)), torch.from_numpy(latents.T)
+            expected = torch.zeros(1)
+            for _ in range(2):
+                decoded = expected + dead_zone((vectors - expected) / scale) * scale
+                expected = self.predictor.expect(decoded[None], torch.tensor([float(step_size(level))]))[0]
+            scaled = ((vectors - expected) / scale).numpy()
+        return self.bits(*self._choose_all(scaled, level, fidelity), level)
+
+    def _costs(self, level: int) -> tuple[np.ndarray, np.ndarray]:
+        """Bits of symbols [classes, C, 2 * limit + 1], and of classes after others [classes + 1, classes]."""
+        tables, counts = self.tables, self.tables.transitions[level]
+        return tables.costs[tables.choice[level]], -np.log2(counts / counts.sum(1, keepdims=True))
+
+    def _choose_all(self, scaled: np.ndarray, level: int, fidelity: float) -> tuple[np.ndarray, np.ndarray]:
+        """Classes and indices of vectors [N, C] in steps, of which none depends on the indices of others."""
+        costs, class_bits = self._costs(level)
         vector_costs = search_costs(scaled, costs, fidelity * ERROR_BITS)
-        step_bits = -np.log2(tables.transitions[level] / tables.transitions[level].sum(1, keepdims=True))
         # the best path through the classes (Viterbi)
-        path = vector_costs[0] + step_bits[-1]
+        path = vector_costs[0] + class_bits[-1]
         back = np.zeros((len(scaled), len(path)), np.int64)
         for n in range(1, len(scaled)):
-            steps = path[:, None] + step_bits[:-1]
+            steps = path[:, None] + class_bits[:-1]
             back[n] = steps.argmin(0)
             path = steps.min(0) + vector_costs[n]
         classes = np.empty(len(scaled), np.int64)
         classes[-1] = path.argmin()
         for n in range(len(scaled) - 1, 0, -1):
             classes[n - 1] = back[n, classes[n]]
-        indices = choose_indices(scaled, costs[classes], fidelity * ERROR_BITS)
-        return classes, indices, self.bits(classes, indices, level)
+        return classes, choose_indices(scaled, costs[classes], fidelity * ERROR_BITS)
 
     def bits(self, classes: np.ndarray, indices: np.ndarray, level: int) -> float:
         """Bits of indices under the tables; what an escape adds is estimated."""
@@ -139,7 +188,14 @@ class ScalarCodebook:
 
     def dequantize(self, indices: np.ndarray, level: int) -> np.ndarray:
         """Indices [N, C] -> latents [C, N] float32."""
-        return np.ascontiguousarray((indices * self.steps(level)).T.astype(np.float32))
+        differences = (indices * self.steps(level)).astype(np.float32)
+        if self.predictor is not None:
+            walk = self.predictor.walk(float(step_size(level)))
+            expected = next(walk)
+            for vector in differences:
+                vector += expected
+                expected = walk.send(vector)
+        return np.ascontiguousarray(differences.T)
 
     def pack(self, streams: list[tuple[np.ndarray, np.ndarray]], level: int) -> bytes:
         """Entropy-coded classes and indices of the channels of a packet."""

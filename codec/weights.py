@@ -15,24 +15,45 @@ def save_weights(network: nn.Module, path: Path, small: bool = False) -> None:
     """Write a network's state.
 
     Args:
-        small: matrices in 8 bits, each row relative to its largest value; vectors stay in half precision.
+        small: as for `pack`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(pack(network, small), path)
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """A network's state in single precision, however it was stored."""
+    return unpack(load_file(path))
+
+
+def as_stored(network: nn.Module) -> None:
+    """Round a network's state to what `save_weights` keeps of it in 8 bits."""
+    network.load_state_dict(unpack(pack(network, small=True)))
+
+
+def pack(network: nn.Module, small: bool) -> dict[str, Tensor]:
+    """A network's state as it is stored.
+
+    Args:
+        small: matrices in 8 bits, each row relative to its largest value; vectors, and what is not a parameter but a
+            constant, stay in half precision.
     """
     out: dict[str, Tensor] = {}
+    parameters = {name for name, _ in network.named_parameters()}
     for name, value in network.state_dict().items():
-        if small and value.ndim > 1:
+        if small and value.ndim > 1 and name in parameters:
             scale = value.float().flatten(1).abs().amax(1).clamp(min=1e-12) / 127
             rows = scale.view(-1, *[1] * (value.ndim - 1))
             out[name] = (value.float() / rows).round().to(torch.int8).contiguous()
             out[name + SCALE] = scale
         else:
             out[name] = value.to(torch.float16).contiguous()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(out, path)
+    return out
 
 
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """A network's state in single precision, however it was stored."""
-    stored = load_file(path)
+def unpack(stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Inverse of `pack`, in single precision."""
+    stored = dict(stored)
     scales = {name: stored.pop(name + SCALE) for name in list(stored) if name + SCALE in stored}
     state = {name: value.float() for name, value in stored.items()}
     for name, scale in scales.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ..corrector import Corrector
@@ -12,18 +13,22 @@ from ..magnitude_net import MagnitudeNet
 from ..mel import LogMel
 from ..model import Model
 from ..quantizer import LEVELS, TRAINED_LEVELS
+from ..weights import as_stored
 from . import autoencoder as autoencoder_training
 from . import corrector as corrector_training
 from . import decoder as decoder_training
 from . import denoiser as denoiser_training
+from . import predictor as predictor_training
 from .dataset import AudioCache, encode_clips
 from .klt import klt_autoencoder
+from .sensitivity import channel_gains
 from .tables import fit_tables
 from .vq import fit_vector_codebook
 
 FLOOR = -10.0  # nats; 95 dB below the loudest band of a normalised clip
 PATCH = 16  # frames per latent vector: 160 ms
 DEFAULT_QUALITY = 24
+PREDICTOR_HOURS = 20.0  # of audio, at most, that the predictor is trained on
 HOLD = 500  # steps that the rate model of a model that goes on learning gets for itself
 
 
@@ -35,6 +40,8 @@ def fit_model(
     *,
     init: str | None = None,
     steps: int = 30000,
+    weigh: bool | None = None,
+    predictor_steps: int = 1500,
     decoder_steps: int = 5000,
     corrector_steps: int = 5000,
     denoiser_steps: int = 12000,
@@ -56,6 +63,9 @@ def fit_model(
             `n_mels`, `channels` and the widths.
         steps: of gradient descent for the autoencoder; 0 leaves it as it is (without `init`, rung 1: the KLT), and
             its tables too.
+        weigh: give channels whose errors are heard finer steps; default: after training of the autoencoder, once.
+        predictor_steps: of gradient descent for what vectors are expected to be, after which tables are fitted anew; 0
+            leaves it, or leaves a new one out.
         decoder_steps: of gradient descent for the magnitude network and the autoencoder's decoder (rung 3); 0 leaves
             the decoder, and leaves a new magnitude network out.
         corrector_steps: of gradient descent for the network behind Griffin-Lim (rung 3 too), in batches half as large;
@@ -91,12 +101,23 @@ def fit_model(
         )
         gains[:TRAINED_LEVELS] = rate.gain.detach().exp()
         gains[TRAINED_LEVELS:] = gains[TRAINED_LEVELS - 1]
-    if start and not steps:
-        codebook = start.codebook
-    else:
-        autoencoder = autoencoder.half().float().eval().requires_grad_(False)  # as it will be stored
+    as_stored(autoencoder.eval().requires_grad_(False))
+    codebook = start.codebook if start else None
+    if codebook is None or steps or predictor_steps or weigh:
+        predictor = codebook.predictor if codebook else None
+        stored = gains.half().float().numpy()
+        if steps > 0 if weigh is None else weigh:
+            factors = channel_gains(autoencoder, mel, cache, stored)
+            progress(f"steps of the last channels times {factors[-32:].mean():.2f}")
+            stored = (stored * factors).astype(np.float16).astype(np.float32)
+        if predictor_steps:
+            latents = encode_clips(autoencoder, mel, cache, PREDICTOR_HOURS)
+            predictor = predictor or predictor_training.new_predictor(latents)
+            options = dict(seed=seed + 4, checkpoint_every=checkpoint_every)
+            predictor_training.train(predictor, latents, stored, work, predictor_steps, progress, **options)
+            as_stored(predictor)
         latents = encode_clips(autoencoder, mel, cache, table_hours)
-        codebook = fit_tables(latents, gains.half().float().numpy(), progress)
+        codebook = fit_tables(latents, stored, progress, predictor)
     model = Model(mel, autoencoder, codebook, DEFAULT_QUALITY)
     if start:
         model.magnitude_net, model.corrector = start.magnitude_net, start.corrector

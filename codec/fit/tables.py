@@ -7,7 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from ...format.entropy import Tables
+from ..predictor import Predictor
 from ..quantizer import ScalarCodebook, choose_indices, search_costs, step_size
+from .predictor import residuals
 
 TOTAL = 1 << 16  # counts of a table add up to about this
 
@@ -64,6 +66,7 @@ def fit_tables(
     latents: list[np.ndarray],
     gains: np.ndarray,
     progress: Callable[[str], None],
+    predictor: Predictor | None = None,
     classes: int = 32,
     limit: int = 31,
     tables: int = 512,
@@ -77,6 +80,7 @@ def fit_tables(
     Args:
         latents: [C, N] per clip.
         gains: [levels, C].
+        predictor: what it expects is taken off first.
     """
     joined = np.concatenate([z.T for z in latents]).astype(np.float32)
     starts = np.cumsum([0] + [z.shape[1] for z in latents[:-1]])
@@ -85,6 +89,8 @@ def fit_tables(
     transitions = np.zeros((levels, classes + 1, classes), np.int32)
     given: np.ndarray | None = None
     for level in range(levels - 1, -1, -1):
+        if predictor is not None:
+            joined = np.concatenate([z.T for z in residuals(predictor, latents, gains[level], level)])
         scaled = joined / (step_size(level) * gains[level])
         if given is None:
             energy = np.log1p(np.abs(scaled)).sum(1)
@@ -116,4 +122,4 @@ def fit_tables(
         progress(f"tables of level {level}: {bits / len(given):.1f} bits per vector")
     bank, choice = _cluster(histograms.reshape(-1, 2 * limit + 1), tables)
     choice = choice.reshape(levels, classes, channels).astype(np.uint8 if tables <= 256 else np.uint16)
-    return ScalarCodebook(gains.astype(np.float32), Tables(bank, choice, transitions))
+    return ScalarCodebook(gains.astype(np.float32), Tables(bank, choice, transitions), predictor)

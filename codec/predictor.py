@@ -1,0 +1,92 @@
+"""Prediction of a latent vector from those before it, as they come out of the file: what is coded is the difference."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import EMBEDDING, LevelEmbedding
+
+
+class Predictor(nn.Module):
+    """Decoded latents before a vector -> the vector, as far as they say it.
+
+    Sustained tones and steady noise repeat; in a packet, every vector but the first few is known in part. The last one
+    before it, each channel times a factor, and on top of that a network of residual blocks.
+
+    Args:
+        latent_channels: C, of the autoencoder.
+        history: K, how many vectors are looked back at.
+        width: of the network.
+        blocks: residual blocks.
+    """
+
+    scale: Tensor
+
+    def __init__(self, latent_channels: int = 384, history: int = 2, width: int = 384, blocks: int = 2):
+        super().__init__()
+        self.config: dict[str, Any] = dict(latent_channels=latent_channels, history=history, width=width, blocks=blocks)
+        self.history, self.width = history, width
+        self.register_buffer("scale", torch.ones(latent_channels))  # latents are divided by it for the network
+        self.direct = nn.Parameter(torch.full((latent_channels,), 0.5))
+        self.level = LevelEmbedding()
+        self.inlet = nn.Linear(history * (latent_channels + 1), width)
+        self.film = nn.ModuleList(nn.Linear(EMBEDDING, 2 * width) for _ in range(blocks))
+        self.inner = nn.ModuleList(nn.Linear(width, width) for _ in range(blocks))
+        self.outer = nn.ModuleList(nn.Linear(width, width) for _ in range(blocks))
+        self.outlet = nn.Linear(width, latent_channels)
+        for last in (*self.outer, self.outlet):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def forward(self, past: Tensor, known: Tensor, step: Tensor) -> Tensor:
+        """[B, C].
+
+        Args:
+            past: [B, K, C] decoded latents, the latest one last; zeros where there is none.
+            known: [B, K], 1, or 0 where there is none.
+            step: [B], the quantiser's step size, which tells how much of the latents is noise.
+        """
+        return self._expect(past, known, self._conditions(step))
+
+    def _conditions(self, step: Tensor) -> list[tuple[Tensor, ...]]:
+        """Factor and shift [B, width] for every block."""
+        condition = self.level(step)
+        return [(1 + film(condition)).chunk(2, 1) for film in self.film]
+
+    def _expect(self, past: Tensor, known: Tensor, conditions: list[tuple[Tensor, ...]]) -> Tensor:
+        x = self.inlet(torch.cat([(past / self.scale).flatten(1), known], 1))
+        for (factor, shift), inner, outer in zip(conditions, self.inner, self.outer, strict=True):
+            x = x + outer(F.gelu(inner(F.layer_norm(x, (self.width,)) * factor + shift)))
+        return self.direct * past[:, -1] + self.scale * self.outlet(F.gelu(x)).float()
+
+    @torch.inference_mode()
+    def expect(self, latents: Tensor, step: Tensor) -> Tensor:
+        """What is expected of every vector of sequences [B, N, C] by those before it: [B, N, C]."""
+        past, known = self.windows(latents)
+        return self(past, known, step.repeat_interleave(latents.shape[1])).view(latents.shape)
+
+    def walk(self, step: float) -> Generator[np.ndarray, np.ndarray, None]:
+        """Gives what is expected of a vector [C], and is sent the vector as it was decoded, and so on."""
+        past, known = torch.zeros(1, self.history, len(self.direct)), torch.zeros(1, self.history)
+        with torch.inference_mode():
+            conditions = self._conditions(torch.tensor([step]))
+        while True:
+            with torch.inference_mode():
+                expected = self._expect(past, known, conditions)[0].numpy()
+            decoded = torch.from_numpy((yield expected))
+            past = torch.cat([past[:, 1:], decoded[None, None]], 1)
+            known = torch.cat([known[:, 1:], torch.ones(1, 1)], 1)
+
+    def windows(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Sequences [B, N, C] -> what stands before each of their vectors, [B * N, K, C] and [B * N, K]."""
+        batch, count, channels = latents.shape
+        before = F.pad(latents, (0, 0, self.history, 0))[:, :-1]
+        past = before.unfold(1, self.history, 1).transpose(2, 3).reshape(-1, self.history, channels)
+        known = (torch.arange(count)[:, None] + torch.arange(self.history) >= self.history).float()
+        return past, known.repeat(batch, 1)

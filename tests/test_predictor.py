@@ -1,0 +1,116 @@
+"""Prediction of latent vectors from those before them: fewer bits, no drift, and packets that stand alone."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from aldm.codec import Codec
+from aldm.codec.audio import AudioReader
+from aldm.codec.fit.predictor import decoded, new_predictor, residuals, train
+from aldm.codec.predictor import Predictor
+from aldm.codec.quantizer import step_size
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    return Codec.from_pretrained()
+
+
+@pytest.fixture(scope="module")
+def music(codec: Codec) -> np.ndarray:
+    """Latents [C, N] of the first packet."""
+    packets = codec._encoder.analyze(AudioReader(DATA / "music.flac").blocks(16000))
+    return next(iter(packets)).latents[0]
+
+
+@pytest.mark.parametrize("quality", [4, 24, 44])
+def test_errors_do_not_add_up(codec: Codec, music: np.ndarray, quality: int) -> None:
+    codebook = codec.model.codebook
+    classes, indices, bits = codebook.quantize(music, quality)
+    error = np.abs(codebook.dequantize(indices, quality) - music) / codebook.steps(quality)[:, None]
+    # the nearest index or the next one towards zero; what is not coded is off by as much as was expected wrongly
+    assert error[indices.T != 0].max() < 1.51
+    half = error.shape[1] // 2
+    assert error[:, half:].mean() < 1.3 * error[:, :half].mean()
+    assert bits == pytest.approx(8 * len(codebook.pack([(classes, indices)], quality)), rel=0.02, abs=40)
+
+
+def test_prediction_saves_bits_on_music(codec: Codec, music: np.ndarray) -> None:
+    codebook, scale = codec.model.codebook, codec.model.codebook.steps(24)
+    left = np.abs(codebook.quantize(music, 24)[1]).sum()
+    unaided = np.abs(replace(codebook, predictor=None).quantize(music, 24)[1]).sum()
+    assert left < 0.85 * unaided
+    assert np.square(codebook.decoded(music, 24) - music).sum() < 1.1 * np.square(np.rint(music.T / scale)).sum()
+
+
+@pytest.mark.parametrize("quality", [8, 24, 40])
+def test_the_estimate_is_near(codec: Codec, music: np.ndarray, quality: int) -> None:
+    codebook = codec.model.codebook
+    assert codebook.estimate(music, quality, 0.8) == pytest.approx(codebook.quantize(music, quality, 0.8)[2], rel=0.04)
+
+
+def test_only_vectors_before_count(codec: Codec, music: np.ndarray) -> None:
+    predictor = codec.model.codebook.predictor
+    assert predictor is not None
+    latents, step = torch.from_numpy(music.T.copy())[None], torch.tensor([1.5])
+    expected = predictor.expect(latents, step)
+    latents[:, 7:] = 100
+    assert torch.equal(predictor.expect(latents, step)[:, :8], expected[:, :8])
+    walk = predictor.walk(1.5)
+    one_by_one = [next(walk), *(walk.send(vector) for vector in music.T[:20])]
+    assert np.abs(np.stack(one_by_one[:20]) - expected[0, :20].numpy()).max() < 1e-3
+
+
+def test_tokens_of_several_packets_come_back(codec: Codec) -> None:
+    short = Codec.from_pretrained(packet_seconds=1.28)
+    tokens = short.tokens(DATA / "music.flac", quality=24)
+    wave = short.detokenize(tokens, quality=24)[0]
+    exact = codec.decode(short.encode(DATA / "music.flac", quality=24))[0]
+    size = min(len(wave), len(exact))
+    mel = codec.model.mel
+
+    def bands(x: np.ndarray) -> np.ndarray:  # tokens do not say how loud packets are: the shape counts
+        frames = mel(torch.from_numpy(x[: size // 20480 * 20480])[None])[0].reshape(-1, 128, mel.n_mels)
+        return (frames - frames.mean((1, 2), keepdim=True)).numpy()
+
+    assert np.abs(bands(wave) - bands(exact)).mean() < 0.25
+
+
+def test_it_learns_what_repeats(tmp_path: Path) -> None:
+    """Latents that follow each other as x' = 0.9 x + noise, in another order of channels."""
+    random = np.random.default_rng(0)
+    clips = []
+    for _ in range(40):
+        x = [random.normal(size=8) * 10]
+        for _ in range(39):
+            x.append(0.9 * x[-1][::-1] + random.normal(size=8))
+        clips.append(np.stack(x, 1).astype(np.float32))
+    gains = np.full((48, 8), 0.5, np.float32)
+    predictor = new_predictor(clips[:30])
+    train(predictor, clips[:30], gains, tmp_path, 150, lambda line: None, batch_size=32)
+    left = np.concatenate(residuals(predictor, clips[30:], gains[40], 40), 1)
+    late = np.concatenate([r[:, 2:] for r in residuals(predictor, clips[30:], gains[40], 40)], 1)
+    assert left.std() < 0.7 * np.concatenate(clips[30:], 1).std()
+    assert late.std() < 1.6  # 1 is the noise
+
+
+def test_decoded_is_what_the_codebook_does(codec: Codec, music: np.ndarray) -> None:
+    """The stand-in for quantising in training leaves about as much error."""
+    codebook, level = codec.model.codebook, 24
+    step = torch.tensor([float(step_size(level))])
+    grid = step[:, None] * torch.from_numpy(codebook.gains[level])
+    stand_in = decoded(codebook.predictor, torch.from_numpy(music.T.copy())[None], step, grid)[0].numpy().T
+    error, real = (np.square(z - music).mean() for z in (stand_in, codebook.decoded(music, level)))
+    assert 0.8 < error / real < 1.25
+
+
+def test_weights_are_small() -> None:
+    predictor = Predictor(8)
+    assert predictor.config["history"] == 2
+    folder = Path(__file__).parents[1] / "codec" / "models"
+    assert sum(p.stat().st_size for p in folder.rglob("*.safetensors")) < 24e6
