@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from aldm.codec import Codec
 from aldm.codec.audio import AudioReader
 from aldm.codec.fit.predictor import decoded, new_predictor, residuals, train

@@ -21,6 +21,7 @@ from .dataset import AudioCache, Windows
 from .decoder import error
 from .descent import descend
 from .perception import disturbance, envelope_error, power, texture_error
+from .predictor import coded
 
 GROUP = 8  # examples that are made together
 GROUPS = 32  # that examples are drawn from: each is seen as often as a batch is larger than one example
@@ -52,9 +53,8 @@ def make(model: Model, wave: Tensor, rng: np.random.Generator) -> Examples:
     first = first_audible(spectrum)
     latents = model.autoencoder.encode(mel.from_magnitudes(spectrum))
     levels = rng.integers(model.codebook.levels, size=(2, len(wave))).max(0)
-    coded = [model.codebook.decoded(z, int(q)) for z, q in zip(latents.numpy(), levels, strict=True)]
     step = torch.from_numpy(step_size(levels).astype(np.float32))
-    decoded = model.autoencoder.decode(torch.from_numpy(np.stack(coded)), step)
+    decoded = model.autoencoder.decode(coded(model.codebook, latents, levels), step)
     asked = model.magnitudes(decoded, step)
     loud = audible_energy(asked, first)
     found = griffin_lim(asked, mel)

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..encoder import FIDELITIES
 from ..gain import audible_energy, first_audible
 from ..model import LOUDEST, Model
 from ..quantizer import step_size
 from .dataset import AudioCache, Windows
 from .descent import descend
+from .predictor import coded
 
 FLOOR = -7.5  # nats; magnitudes below are as good as this
 ENERGY = 0.02  # weight; 0.1 distorts what is loud, and lowered STOI
@@ -30,15 +30,6 @@ def error(decoded: Tensor, exact: Tensor, level: Tensor) -> Tensor:
     """
     weight = 0.3 + 0.7 * torch.sigmoid(level + 6)
     return (weight * (decoded - exact).abs()).mean()
-
-
-def quantize(model: Model, latents: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Latents [B, C, N] -> as they come out of a file, each at a random quality, and their step sizes [B]."""
-    levels = rng.integers(model.codebook.levels, size=len(latents))
-    out = np.empty(latents.shape, np.float32)
-    for item, (latent, level) in enumerate(zip(latents.numpy(), levels, strict=True)):
-        out[item] = model.codebook.decoded(latent, int(level), rng.choice(FIDELITIES))
-    return torch.from_numpy(out), torch.from_numpy(step_size(levels).astype(np.float32))
 
 
 def train(
@@ -70,7 +61,9 @@ def train(
             frames = mel.from_magnitudes(exact)
             first = first_audible(exact)
             loud = audible_energy(exact, first)
-            latents, size = quantize(model, autoencoder.encode(frames), np.random.default_rng([seed, step, 1]))
+            levels = np.random.default_rng([seed, step, 1]).integers(model.codebook.levels, size=batch_size)
+            latents = coded(model.codebook, autoencoder.encode(frames), levels)
+            size = torch.from_numpy(step_size(levels).astype(np.float32))
             exact = exact.transpose(1, 2).clamp(min=math.exp(FLOOR)).log()
             level = mel.interpolate(frames) + BAND
         with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from ..denoiser import Denoiser
-from ..encoder import FIDELITIES
 from ..model import Model
 from ..quantizer import step_size
 from ..schedule import LOUDEST, noise_levels
 from .dataset import AudioCache, Windows, encode_clips
 from .descent import descend
+from .predictor import coded
 
 ALONE = 0.3  # share of the examples that have no base layer
 FARTHEST = 6  # steps of the quantiser; from noise of more than that on, a walk knows only what the base layer says
@@ -108,9 +108,9 @@ def train(
             frames = model.mel.from_magnitudes(model.mel.spectrum(windows.batch(step, batch_size)).abs())
             latents = model.autoencoder.encode(frames)
             base = latents.clone()
-            for item in np.flatnonzero(level >= 0):
-                rounded = model.codebook.decoded(latents[item].numpy(), int(level[item]), rng.choice(FIDELITIES))
-                base[item] = torch.from_numpy(rounded)
+            based = level >= 0
+            if based.any():
+                base[based] = coded(model.codebook, latents[based], level[based])
         with torch.autocast("cpu", dtype=torch.bfloat16):
             error, expected = errors(denoiser, latents, sigma, base, torch.from_numpy(level))
         error, alone = error / expected, torch.from_numpy(level < 0)

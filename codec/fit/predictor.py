@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..predictor import Predictor
-from ..quantizer import dead_zone, step_size
+from ..quantizer import ScalarCodebook, dead_zone, step_size
 from .descent import descend
 
 LENGTH = 16  # vectors of an example
@@ -37,6 +37,17 @@ def decoded(predictor: Predictor | None, latents: Tensor, step: Tensor, grid: Te
         out[:, n] = expected + dead_zone((latents[:, n] - expected) / grid) * grid
         past = torch.cat([past[:, 1:], out[:, n, None]], 1)
     return out
+
+
+@torch.no_grad()
+def coded(codebook: ScalarCodebook, latents: Tensor, levels: np.ndarray) -> Tensor:
+    """Latents [B, C, N] about as they come out of a file at quality levels [B]."""
+    if codebook.predictor is None:
+        some = [codebook.decoded(z, int(q), 0.85) for z, q in zip(latents.numpy(), levels, strict=True)]
+        return torch.from_numpy(np.stack(some))
+    step = torch.from_numpy(step_size(levels).astype(np.float32))
+    grid = step[:, None] * torch.from_numpy(codebook.gains[levels])
+    return decoded(codebook.predictor, latents.transpose(1, 2), step, grid).transpose(1, 2).contiguous()
 
 
 def residuals(
