@@ -5,6 +5,7 @@ so that each can be held against the other. Usage: python reference_decoder.py F
 """
 
 import json
+import re
 import struct
 import sys
 import zlib
@@ -59,7 +60,7 @@ class Model:
                 model, denoiser = MODEL, DENOISER
             self.fingerprint = fingerprint(folder, model)
             self.denoiser, self.refinable = b"", NO_BASE
-            if there(folder, "unet"):
+            if weights(folder, "unet"):
                 self.denoiser = fingerprint(folder, denoiser)
                 self.refinable = json.loads((folder / DENOISER[0]).read_bytes()).get("levels", NO_BASE)
             tables = safetensors((folder / MODEL[3]).read_bytes()) if MODEL[3] in model else {}
@@ -79,7 +80,12 @@ def there(folder: Path, name: str) -> list[str]:
 
 
 def weights(folder: Path, part: str) -> list[str]:
-    return sorted(f"{part}/{path.name}" for path in (folder / part).glob("*.safetensors"))
+    """Names of the files of weights that count."""
+    found = [path.name for path in (folder / part).glob("*") if not re.search(r"\.(fp16|non_ema)\b", path.name)]
+    for kind in (".safetensors", ".bin"):
+        if names := sorted(f"{part}/{name}" for name in found if name.endswith(kind)):
+            return names
+    return []
 
 
 def fingerprint(folder: Path, names: Sequence[str]) -> bytes:
