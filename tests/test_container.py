@@ -148,6 +148,25 @@ def test_hostile_lengths_do_not_hang() -> None:
         assert time.process_time() - started < 20  # without a bound, minutes to hours
 
 
+def test_the_work_of_a_search_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before every packet's layer is believed or not, all that it claims is checked; so a file could ask for it again
+    and again."""
+    claim, count = (1 << 20) - 1, 20_000
+    bait = b"".join(c.pack_record(c.PACKET, b"", n) + b"D" + c.pack_leb128(claim) for n in range(count))
+    checked, calls, plain = 0, 0, zlib.crc32
+
+    def counted(data: bytes, start: int = 0) -> int:
+        nonlocal checked, calls
+        checked, calls = checked + len(data), calls + 1
+        return plain(data, start)
+
+    monkeypatch.setattr(c.zlib, "crc32", counted)
+    data = HEADER.pack() + bait + bytes(3 * claim)
+    assert isinstance(list(c.read_records(data))[-1], DamageError)
+    assert checked < c.RESYNC_BYTES + 8 * len(data)  # without a bound, 40 GB
+    assert calls < 70 * (len(data) / 6 + c.RESYNC_BYTES / 500)
+
+
 @given(st.binary(max_size=40), headers)
 def test_packet_bodies(body: bytes, header: Header) -> None:
     try:
