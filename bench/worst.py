@@ -7,6 +7,7 @@ memory, beyond those of the smallest file there is; on one thread.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -28,11 +29,13 @@ from ..format.container import (
     GAIN_SILENT,
     HOPS_PER_SECOND,
     LAYER,
+    MAX_BODY,
     MAX_PACKET_HOPS,
     NO_BASE,
     PACKET,
     Header,
     Packet,
+    pack_leb128,
     pack_record,
 )
 from ..format.entropy import Tables, encode_indices
@@ -96,12 +99,10 @@ class Maker:
         size = self.times(1 << 22)
         yield File("records that end nowhere", start + b"P\xff\xff\x3f" * (size // 4), 0)
         yield File("records everywhere", start + b"P" * size, 0)
-        claim = size // 2
+        claim = min(size // 2, MAX_BODY)
         bait = b"".join(
-            pack_record(PACKET, self.silent(self.patch).pack(), n)
-            + b"D"
-            + bytes([claim & 127 | 128, claim >> 7 & 127 | 128, claim >> 14])
-            for n in range(1, claim // 18)
+            pack_record(PACKET, self.silent(self.patch).pack(), n) + b"D" + pack_leb128(claim)
+            for n in range(1, size // 36)
         )
         yield File("packets, each before a layer that is not whole", start + bait + bytes(claim), 0)
         yield File("packets of nothing, 63 missing before each",
@@ -122,6 +123,10 @@ class Maker:
             packet, count = self.wild(hops).pack(), self.times(count)
             body = b"".join(pack_record(PACKET, packet, n) for n in range(count))
             yield File(f"packets of {hops / 100:g} s", self.header(hops).pack() + body, count * hops / HOPS_PER_SECOND)
+        packet, count = self.wild(self.patch).pack(), self.times(64)
+        body = b"".join(pack_record(PACKET, packet, 2 * n) for n in range(count))
+        seconds = (2 * count - 1) * self.patch / HOPS_PER_SECOND
+        yield File("every other one of 0.16 s missing", self.header(self.patch).pack() + body, seconds)
         packet = pack_record(PACKET, self.wild(MAX_PACKET_HOPS).pack())
         head = replace(self.header(), sample_rate=768_000).pack()
         yield File("10.24 s for 768 kHz", head + packet, 10.24, ("--original-rate",))
@@ -174,7 +179,7 @@ def main(model: str | None, only: str, scale: float) -> None:
         started, least = decode(maker.smallest(), Path(folder))
         print(f"The smallest file takes {started:.2f} s and {least:.0f} MB. Beyond these:\n")
         print("| file | bytes | seconds of sound | CPU seconds | per MB | per second | MB |\n" + "|---" * 7 + "|")
-        for file in (*maker.of_bytes(), *maker.of_sound(), *maker.of_layers()):
+        for file in itertools.chain(maker.of_bytes(), maker.of_sound(), maker.of_layers()):
             if only not in file.name:
                 continue
             seconds, memory = decode(file, Path(folder))

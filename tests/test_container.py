@@ -1,7 +1,10 @@
 """The container: what is written is read, and nothing else is believed."""
 
+import dataclasses
 import re
+import shutil
 import struct
+import subprocess
 import time
 import zlib
 from pathlib import Path
@@ -175,6 +178,17 @@ def test_packet_bodies(body: bytes, header: Header) -> None:
         return
     assert 1 <= packet.hops <= header.packet_hops
     assert Packet.parse(packet.pack(), header) == packet
+
+
+@pytest.mark.skipif(shutil.which("file") is None, reason="needs file(1)")
+def test_the_magic_of_the_specification(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "spec/aldm-format.md").read_text()
+    (tmp_path / "magic").write_text(re.search(r"```\n(0 .*?)```", text, re.DOTALL)[1])  # type: ignore[index]
+    for channels, words in ((1, "mono"), (2, "stereo"), (7, "7 channels")):
+        (tmp_path / "a").write_bytes(dataclasses.replace(HEADER, channels=channels, sample_rate=44100).pack())
+        for options, expected in (([], f"ALDM audio, version 1, {words}, 44100 Hz"), (["--mime-type"], "audio/x-aldm")):
+            command = ["file", "-b", *options, "-m", tmp_path / "magic", tmp_path / "a"]
+            assert subprocess.run(command, capture_output=True, text=True).stdout.strip() == expected
 
 
 def test_worked_example_of_the_specification() -> None:
