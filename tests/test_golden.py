@@ -180,7 +180,7 @@ def test_reference_decoder_refuses_the_same(name: str) -> None:
         reference.read(read(name), reference_model(model_of(read(name))))
 
 
-@pytest.mark.parametrize("name", [n for n in names("valid") if "quality-" not in n or n.endswith("24")])
+@pytest.mark.parametrize("name", names("valid"))
 def test_every_flip_is_noticed_and_every_cut_ends_well(name: str) -> None:
     """At every byte, by the reader alone, which is what finds damage."""
     data = read(name)
