@@ -73,9 +73,9 @@ def main(clips: tuple[Path, ...], packet: float) -> None:
             values = [scores[column] for column in COLUMNS]
             rows.setdefault((domain, name), []).append([np.nan if value is None else value for value in values])
     print("| | clips | " + " | ".join(COLUMNS) + " |\n" + "|---" * (len(COLUMNS) + 2) + "|")
-    for (domain, name), values in rows.items():
-        means = ["" if np.isnan(column).all() else f"{np.nanmean(column):.3f}" for column in np.transpose(values)]
-        print(f"| {domain}, {name} | {len(values)} | " + " | ".join(means) + " |")
+    for (domain, name), several in rows.items():
+        means = ["" if np.isnan(column).all() else f"{np.nanmean(column):.3f}" for column in np.transpose(several)]
+        print(f"| {domain}, {name} | {len(several)} | " + " | ".join(means) + " |")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ Usage: python tests/fuzz.py [options of libFuzzer] [folders of inputs], such as
     python tests/fuzz.py -max_total_time=600 -max_len=8192 -timeout=20 -rss_limit_mb=1500 corpus tests/golden/valid
 
 An input that makes anything other than a FormatError, takes 20 s or 1500 MB ends the run and is kept. What atheris adds
-to the code to see what it reaches leaks about 10 kB for each input (without it nothing leaks), so that an hour is several
-runs on the same corpus.
+to the code to see what it reaches leaks about 10 kB for each input (without it nothing leaks), so that an hour is
+several runs on the same corpus.
 """
 
 import io
