@@ -9,8 +9,8 @@ words and beats go. On 43 clips that lost one packet of 1.28 s or two (`python -
     the packet before once more    .43  .23  .31    1.47  3.94  4.17
     nothing lost                   .14  .14  .16    2.98  4.09  4.38
 
-In the same order, STOI of speech is .57 .43 .48 .84, and PESQ 1.33 1.37 1.25 2.22: not every metric hears the difference
-to silence there. A higher quantile scores the same and babbles.
+In the same order, STOI of speech is .57 .43 .48 .84, and PESQ 1.33 1.37 1.25 2.22: not every metric hears the
+difference to silence there. A higher quantile scores the same and babbles.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from conftest import DATA
 
 @pytest.fixture(scope="module")
 def maker() -> worst.Maker:
-    return worst.Maker(find_model(None), 0.02)
+    return worst.Maker(find_model(None), 0.05)
 
 
 def test_files_are_what_they_claim(maker: worst.Maker) -> None:
