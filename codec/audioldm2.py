@@ -56,7 +56,7 @@ class Vae:
         config = checkpoint.config("vae")
         self.patch = 2 ** (len(config["block_out_channels"]) - 1)
         self.scaling = float(config.get("scaling_factor", 0.18215))
-        if config.get("in_channels") != 1 or config.get("out_channels") != 1 or mel.n_mels % self.patch:
+        if config.get("in_channels") != 1 or config.get("out_channels") != 1 or self.patch > 16:
             raise ModelError(f"vae/ of {checkpoint.name} is not one of 16 kHz log-mels")
         self.bands, self.channels = mel.n_mels // self.patch, int(config["latent_channels"])
         self.latent_channels = self.channels * self.bands

@@ -1,9 +1,16 @@
 """Sound in the place of packets that are missing: a fade into the background and out of it.
 
 Per bin of the spectrum, the background is a low quantile of what was heard on either side: room and steady tones stay,
-words and beats go. On clips with two packets of 1.28 s lost, against silence (speech, music, other sounds): log-mel
-error .39, .18, .22 instead of .98, .47, .65; ViSQOL 1.20, 3.57, 4.25 instead of 1.14, 3.47, 4.20. A higher quantile
-scores the same and babbles; repeating what was heard, mirrored, scores worse.
+words and beats go. On 43 clips that lost one packet of 1.28 s or two (`python -m aldm.bench.concealment`):
+
+    speech, music, other sounds    log-mel error    ViSQOL
+    this                           .32  .20  .26    1.34  3.95  4.21
+    silence                        .82  .57  .67    1.34  3.91  4.16
+    the packet before once more    .43  .23  .31    1.47  3.94  4.17
+    nothing lost                   .14  .14  .16    2.98  4.09  4.38
+
+In the same order, STOI of speech is .57 .43 .48 .84, and PESQ 1.33 1.37 1.25 2.22: not every metric hears the
+difference to silence there. A higher quantile scores the same and babbles.
 """
 
 from __future__ import annotations

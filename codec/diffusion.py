@@ -216,9 +216,10 @@ def split_blocks(latents: Tensor, span: int) -> Tensor:
 def picked_noise(layer: Layer, step: int, picks: np.ndarray, channels: int, vectors: int) -> Tensor:
     """Noise [B, C, N] that picks [B, blocks, atoms] stand for."""
     noise = torch.empty(len(picks), channels, vectors)
+    elements = min(layer.span, vectors) * channels
     for item, mine in enumerate(picks):  # one by one: a file of many channels shall not need memory for all their atoms
         numbers, inverse = np.unique(mine >> 1, return_inverse=True)
-        atoms = torch.from_numpy(normals(layer.seed, CODEBOOK, step, numbers, layer.span * channels)).float()
+        atoms = torch.from_numpy(normals(layer.seed, CODEBOOK, step, numbers, elements)).float()
         signs = torch.from_numpy(1.0 - 2.0 * (mine & 1)).float()
         blocks = torch.einsum("km,kmd->kd", signs, atoms[torch.from_numpy(inverse.reshape(mine.shape))])
         noise[item] = blocks.reshape(-1, channels)[:vectors].T

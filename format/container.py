@@ -294,17 +294,20 @@ def _record_at(window: _Window, at: int, expected: int) -> tuple[Record | None, 
     return None, len(data)
 
 
-def _damaged_layer(window: _Window, at: int, expected: int) -> Record | None:
+def _damaged_layer(window: _Window, at: int, expected: int) -> tuple[Record | None, int]:
     """A layer whose checksum does not hold, but whose length does: a whole record or the end of the file follows.
 
-    Its picks are of fixed length, so that one that is wrong is a little noise in its block.
+    Its picks are of fixed length, so that one that is wrong is a little noise in its block. Otherwise None; and how
+    many bytes were checked.
     """
     if window.slice(at, at + 1) != bytes([LAYER]) or (extent := _extent(window, at)) is None:
-        return None
+        return None, 0
     start, end = extent
-    if window.load(end + 5) and _record_at(window, end + 4, expected)[0] is None:
-        return None
-    return Record(LAYER, window.slice(start, end), at, end + 4 - at, expected - 1, whole=False)
+    if window.load(end + 5):
+        follower, cost = _record_at(window, end + 4, expected)
+        if follower is None:
+            return None, cost
+    return Record(LAYER, window.slice(start, end), at, end + 4 - at, expected - 1, whole=False), 0
 
 
 def is_packet(source: BinaryIO, at: int, number: int) -> bool:
@@ -327,16 +330,22 @@ def read_records(source: bytes | BinaryIO, at: int = HEADER_SIZE, expected: int 
     window, budget = _Window(stream, at), RESYNC_BYTES
     previous = 0  # kind of the record that ends here; 0: bytes were passed over
     while window.load(at + 1):
-        record, _ = _record_at(window, at, expected)
-        if record is None and previous == PACKET and (record := _damaged_layer(window, at, expected)):
+        record, cost = _record_at(window, at, expected)
+        layer, more = _damaged_layer(window, at, expected) if record is None and previous == PACKET else (None, 0)
+        if layer:
+            record = layer
             yield DamageError(f"packet {record.index}: damaged enhancement layer")
         elif record is None:
             candidate = at
+            budget -= cost + more
             while record is None and budget >= 0 and window.load(candidate + 1):
                 candidate = window.find(KINDS, candidate + 1)
                 record, cost = _record_at(window, candidate, expected)
                 budget -= cost + 500  # what trying the numbers costs, in bytes of checking
-            yield DamageError(f"{candidate - at} damaged bytes at offset {at}{' and more' * (budget < 0)}")
+            damage = f"{candidate - at} damaged bytes at offset {at}"
+            yield DamageError(
+                damage if record or budget >= 0 else f"damage from offset {at} on; the search for more is given up"
+            )
             if record is None:
                 return
         yield record

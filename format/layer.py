@@ -88,4 +88,5 @@ class Layer:
         bits = np.unpackbits(np.frombuffer(body, np.uint8, offset=FIELDS.size))[
             : int(np.prod(shape)) * (layer.bits + 1)
         ]
-        return layer, bits.reshape(*shape, layer.bits + 1) @ (1 << np.arange(layer.bits, -1, -1))
+        # as 16 bits, since a record of 2 MB can hold 16 million of them
+        return layer, bits.reshape(*shape, layer.bits + 1) @ (1 << np.arange(layer.bits, -1, -1)).astype(np.uint16)

@@ -159,11 +159,10 @@ class StreamReader:
             which = f"{self._next}" if gap == 1 else f"{self._next} to {item.number - 1}"
             self.damage.append(f"missing packets: {which}")
         end = self.header.hops
-        for missing in range(self._next, item.number):
-            if end is None or missing * size < end:
-                self.hops = (missing + 1) * size
-                if missing >= first:
-                    yield Item(missing, None)
+        for missing in range(self._next, item.number if end is None else min(item.number, -(-end // size))):
+            self.hops = (missing + 1) * size
+            if missing >= first:
+                yield Item(missing, None)
         self._next = item.number + 1
         if end is None or item.number * size < end:
             self.hops = item.number * size + (item.packet.hops if item.packet else size)

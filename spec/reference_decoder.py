@@ -5,6 +5,7 @@ so that each can be held against the other. Usage: python reference_decoder.py F
 """
 
 import json
+import re
 import struct
 import sys
 import zlib
@@ -15,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import accumulate
+from math import isqrt
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -27,6 +29,9 @@ NUMBERS_TRIED = 64
 WORK_TO_RESYNCHRONISE = 1 << 26
 MODEL = "vae/config.json", "vae/diffusion_pytorch_model.safetensors", "codec/config.json", "codec/tables.safetensors"
 DENOISER = "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json"
+CONDITION = "codec/condition.safetensors"
+QUALITIES, OVERLAP = 48, 64  # of AudioLDM 2 checkpoints; hops that a packet shares with the next one
+START = 1400, 1527, 1665, 1816, 1980, 2159, 2355, 2568
 ONE, WORD, STATE = 1 << 24, 1 << 32, (1 << 64) - 1
 NORMALS = [round(32 * NormalDist().inv_cdf((byte + 0.5) / 256)) for byte in range(128, 256)]
 
@@ -40,22 +45,50 @@ class Damaged(Exception):
 
 
 class Model:
-    """What the model folder says about indices; `denoiser` is empty without one."""
+    """What the model folder says about indices; `denoiser` is empty without one, `transitions` without tables."""
 
     def __init__(self, folder: Path) -> None:
         try:
-            self.fingerprint = fingerprint(folder, MODEL)
-            self.denoiser = fingerprint(folder, DENOISER) if (folder / "unet").is_dir() else b""
-            self.patch: int = json.loads((folder / "vae/config.json").read_bytes())["patch"]
-            tables = safetensors((folder / "codec/tables.safetensors").read_bytes())
+            config = json.loads((folder / "vae/config.json").read_bytes())
+            if config.get("_class_name") == "AutoencoderKL":
+                self.patch, self.overlap = 1 << len(config["block_out_channels"]) - 1, OVERLAP
+                self.groups, self.bands = config["latent_channels"], 64 // self.patch
+                model = [MODEL[0], *weights(folder, "vae"), *there(folder, MODEL[3])]
+                denoiser = [DENOISER[0], *weights(folder, "unet"), DENOISER[2], *there(folder, CONDITION)]
+            else:
+                self.patch, self.overlap = config["patch"], 0
+                model, denoiser = MODEL, DENOISER
+            self.fingerprint = fingerprint(folder, model)
+            self.denoiser, self.refinable = b"", NO_BASE
+            if weights(folder, "unet"):
+                self.denoiser = fingerprint(folder, denoiser)
+                self.refinable = json.loads((folder / DENOISER[0]).read_bytes()).get("levels", NO_BASE)
+            tables = safetensors((folder / MODEL[3]).read_bytes()) if MODEL[3] in model else {}
         except (OSError, ValueError, KeyError, struct.error) as error:
             raise Unreadable(f"{folder} is no model folder: {error}") from error
-        self.bank = [intervals(counts) for counts in tables["bank"]]
-        self.choice, self.transitions = tables["choice"], tables["transitions"]
-        self.largest = len(tables["bank"][0]) // 2
+        counts = tables.get("bank") or adaptive_bank()
+        self.bank, self.largest = [intervals(row) for row in counts], len(counts[0]) // 2
+        self.choice, self.transitions = tables.get("choice"), tables.get("transitions")
+        self.qualities = len(self.choice) if self.choice else QUALITIES
+
+    def vectors(self, hops: int) -> int:
+        return (hops + self.overlap) // self.patch
 
 
-def fingerprint(folder: Path, names: tuple[str, ...]) -> bytes:
+def there(folder: Path, name: str) -> list[str]:
+    return [name] if (folder / name).exists() else []
+
+
+def weights(folder: Path, part: str) -> list[str]:
+    """Names of the files of weights that count."""
+    found = [path.name for path in (folder / part).glob("*") if not re.search(r"\.(fp16|non_ema)\b", path.name)]
+    for kind in (".safetensors", ".bin"):
+        if names := sorted(f"{part}/{name}" for name in found if name.endswith(kind)):
+            return names
+    return []
+
+
+def fingerprint(folder: Path, names: Sequence[str]) -> bytes:
     parts = (name.encode() + b"\0" + sha256((folder / name).read_bytes()).digest() for name in names)
     return sha256(b"".join(parts)).digest()
 
@@ -79,6 +112,20 @@ def intervals(counts: list[int]) -> list[int]:
     n, sums = len(counts), list(accumulate(counts, initial=0))
     k = float(ONE - n) / float(sums[n])
     return [int(float(sums[s]) * k) + s for s in range(n)] + [ONE]
+
+
+def adaptive_bank() -> list[list[int]]:
+    """The counts of section 5.1."""
+    bank = []
+    for t in range(56):
+        m = (2 * (4 + t % 4) + 1) << t // 4
+        r = ((isqrt(m * m + (1 << 22) << 32) - (1 << 27)) << 16) // m
+        w = [1 << 32]
+        for _ in range(31):
+            w.append(w[-1] * r >> 32)
+        tail = [1 + (weight >> 8) for weight in w[:31]] + [1 + ((w[31] << 32) // ((1 << 32) - r) >> 8)]
+        bank.append(tail[:0:-1] + tail)
+    return bank
 
 
 class RangeDecoder:
@@ -105,7 +152,7 @@ class RangeDecoder:
 
 
 class Channel(NamedTuple):
-    """Class and C indices of each vector."""
+    """Class and C indices of each vector; no classes under adaptive tables."""
 
     classes: list[int]
     indices: list[list[int]]
@@ -200,7 +247,7 @@ def read_header(data: bytes, model: Model) -> File:
         raise Unreadable("a field of the header is out of limits")
     if name != model.fingerprint[:4]:
         raise Unreadable(f"the file is of model {name.hex()}, not {model.fingerprint[:4].hex()}")
-    if hops % model.patch or (quality >= len(model.choice) and quality not in (OWN_QUALITY, NO_BASE)):
+    if hops % model.patch or (quality >= model.qualities and quality not in (OWN_QUALITY, NO_BASE)):
         raise Unreadable("a field of the header does not fit the model")
     known = None if samples == UNKNOWN else samples
     return File(version, name.hex(), channels, quality, bool(flags), rate, hops, known)
@@ -255,10 +302,11 @@ def read_channels(packet: Packet, payload: bytes, model: Model) -> list[Channel]
         raise Damaged("the packet has a part of a vector")
     if packet.quality == NO_BASE:
         return []
-    if packet.quality >= len(model.choice):
+    if packet.quality >= model.qualities:
         raise Damaged("the model does not have the quality of the packet")
     coder = RangeDecoder(payload)
-    return [read_channel(coder, packet.hops // model.patch, packet.quality, model) for _ in range(packet.coded)]
+    read = read_channel if model.transitions else read_adaptive_channel
+    return [read(coder, model.vectors(packet.hops), packet.quality, model) for _ in range(packet.coded)]
 
 
 def read_channel(coder: RangeDecoder, vectors: int, level: int, model: Model) -> Channel:
@@ -266,15 +314,44 @@ def read_channel(coder: RangeDecoder, vectors: int, level: int, model: Model) ->
     channel, kind = Channel([], []), -1
     for _ in range(vectors):
         kind = coder.symbol(rows[kind])
-        values = [coder.symbol(model.bank[table]) - model.largest for table in model.choice[level][kind]]
-        for c, value in enumerate(values):
-            if abs(value) == model.largest:
-                n = 8 << coder.uniform(16)
-                magnitude = model.largest + n - 8 + coder.uniform(n)
-                values[c] = magnitude if value > 0 else -magnitude
         channel.classes.append(kind)
+        channel.indices.append(read_vector(coder, model.choice[level][kind], model))
+    return channel
+
+
+def read_adaptive_channel(coder: RangeDecoder, vectors: int, level: int, model: Model) -> Channel:
+    bands, size = model.bands, model.groups * model.bands
+    s, m = [START[level % 8] << level // 8] * size, [0] * size
+    f = s.copy()
+    channel = Channel([], [])
+    for n in range(vectors):
+        tables = []
+        for c in range(size):
+            begin, last = c - c % bands, c - c % bands + bands - 1
+            near = f[c + 1 if c == begin else c - 1] + f[c - 1 if c == last else c + 1] >> 1
+            scale = min(max((2 * s[c] + f[c] + near >> 2) >> 6, 4), 57344)
+            e = scale.bit_length() - 3
+            tables.append(4 * e + (scale >> e) - 4)
+        values, shift = read_vector(coder, tables, model), min(4, (n + 2).bit_length() - 1)
+        for c, value in enumerate(values):
+            q, a = value + (m[c] + 32768 >> 16), abs(value) << 16
+            s[c] += a - s[c] >> shift
+            f[c] += a - f[c] >> 1
+            m[c] += (q << 16) - m[c] >> 2
+            values[c] = q
         channel.indices.append(values)
     return channel
+
+
+def read_vector(coder: RangeDecoder, tables: Sequence[int], model: Model) -> list[int]:
+    """C values under the tables of the bank, with their escapes."""
+    values = [coder.symbol(model.bank[table]) - model.largest for table in tables]
+    for c, value in enumerate(values):
+        if abs(value) == model.largest:
+            n = 8 << coder.uniform(16)
+            magnitude = model.largest + n - 8 + coder.uniform(n)
+            values[c] = magnitude if value > 0 else -magnitude
+    return values
 
 
 def read_layer(body: bytes, packet: Packet, model: Model) -> Layer:
@@ -287,7 +364,9 @@ def read_layer(body: bytes, packet: Packet, model: Model) -> Layer:
         raise Damaged("a field of the layer is out of limits")
     if layer.denoiser != model.denoiser[:2]:
         raise Damaged("the layer is of another denoiser")
-    width, blocks = layer.bits + 1, -(-packet.hops // (model.patch * layer.span))
+    if model.refinable <= packet.quality != NO_BASE:
+        raise Damaged("the denoiser does not know the quality of the packet")
+    width, blocks = layer.bits + 1, -(-model.vectors(packet.hops) // layer.span)
     used = packet.coded * blocks * (layer.steps - 1) * layer.atoms * width
     digits = "".join(f"{byte:08b}" for byte in body[12:])
     if len(digits) != used + -used % 8:

@@ -1,10 +1,7 @@
 """Adaptive tables: lossless, follow what they code, harmless on garbage, and the same integers everywhere."""
 
 import hashlib
-import importlib.util
-import math
-import sys
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +11,7 @@ from aldm.format import DamageError
 from aldm.format.adaptive import LEVELS, State, bank, decode_adaptive, encode_adaptive
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_reference_decoder import reference
 
 CHANNELS, BANDS = 8, 4
 values = st.one_of(st.integers(-3, 3), st.integers(-(1 << 17), 1 << 17))
@@ -114,49 +112,12 @@ def test_states_of_both_sides_agree_on_any_history() -> None:
         assert 0 <= one.table.min() <= one.table.max() < len(bank())
 
 
-def by_the_text(payload: bytes, vectors: int, channels: int, bands: int, quality: int) -> list[list[int]]:
-    """Section 5.1 of the specification, word for word, one channel at a time and in Python's integers."""
-    source = Path(__file__).parent.parent / "spec/reference_decoder.py"
-    spec = importlib.util.spec_from_file_location("reference", source)
-    assert spec
-    assert spec.loader
-    reference: Any = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = reference
-    spec.loader.exec_module(reference)
-    tables = []
-    for t in range(56):
-        m = (2 * (4 + t % 4) + 1) << t // 4
-        r = ((math.isqrt((m**2 + 2**22) << 32) - 2**27) << 16) // m
-        w = [1 << 32]
-        for k in range(31):
-            w.append(w[k] * r >> 32)
-        half = [1 + (w[k] >> 8) for k in range(31)] + [1 + ((w[31] << 32) // (2**32 - r) >> 8)]
-        tables.append(reference.intervals(half[:0:-1] + half))
-    start = (1400, 1527, 1665, 1816, 1980, 2159, 2355, 2568)[quality % 8] * 2 ** (quality // 8)
-    slow, fast, mean = [start] * channels, [start] * channels, [0] * channels
-    coder, out = reference.RangeDecoder(payload), []
-    for n in range(vectors):
-        chosen, centres = [], []
-        for c in range(channels):
-            near = [fast[o] for o in (c - 1, c + 1) if o >= 0 and o // bands == c // bands]
-            near = near[0] if len(near) == 1 else sum(near) >> 1
-            scale = min(max((2 * slow[c] + fast[c] + near >> 2) >> 6, 4), 57344)
-            e = scale.bit_length() - 3
-            chosen.append(4 * e + (scale >> e) - 4)
-            centres.append(mean[c] + 32768 >> 16)
-        vector = [coder.symbol(tables[t]) - 31 for t in chosen]
-        for c, value in enumerate(vector):
-            if abs(value) == 31:
-                e = coder.uniform(16)
-                size = 31 + 2 ** (e + 3) - 8 + coder.uniform(2 ** (e + 3))
-                vector[c] = size if value > 0 else -size
-        out.append([value + centre for value, centre in zip(vector, centres, strict=True)])
-        for c, value in enumerate(vector):
-            a, r = abs(value) << 16, min(4, int(math.log2(n + 2)))
-            slow[c] += a - slow[c] >> r
-            fast[c] += a - fast[c] >> 1
-            mean[c] += (out[-1][c] << 16) - mean[c] >> 2
-    return out
+def by_the_text(channels: int = 128, bands: int = 16) -> Any:
+    """What the decoder that was written from section 5.1 has to know of a model."""
+    table = reference.adaptive_bank()
+    return SimpleNamespace(
+        bank=list(map(reference.intervals, table)), largest=31, groups=channels // bands, bands=bands
+    )
 
 
 @pytest.mark.parametrize("quality", [3, 22, 47])
@@ -164,5 +125,20 @@ def test_the_specification_says_the_same(quality: int) -> None:
     z = latents(seconds=2) + np.linspace(-9, 9, 128, dtype=np.float32)[:, None] * (quality > 40)
     classes, indices, _ = CODEBOOK.quantize(z, quality)
     payload = CODEBOOK.pack([(classes, indices)], quality)
-    assert by_the_text(payload, len(indices), 128, 16, quality) == indices.tolist()
+    found = reference.read_adaptive_channel(reference.RangeDecoder(payload), len(indices), quality, by_the_text())
+    assert found.indices == indices.tolist()
     assert quality < 40 or np.abs(indices).max() > 40  # escapes too
+
+
+@settings(max_examples=60)
+@given(st.binary(max_size=100), st.integers(1, 8), st.integers(0, LEVELS - 1))
+def test_the_specification_takes_garbage_alike(payload: bytes, length: int, level: int) -> None:
+    """The same integers, however large, or no decoding at all."""
+    try:
+        coder = reference.RangeDecoder(payload)
+        found = reference.read_adaptive_channel(coder, length, level, by_the_text(CHANNELS, BANDS)).indices
+    except reference.Damaged:
+        with pytest.raises(DamageError):
+            decode_adaptive(payload, 1, length, CHANNELS, BANDS, level)
+        return
+    assert decode_adaptive(payload, 1, length, CHANNELS, BANDS, level)[0].tolist() == found

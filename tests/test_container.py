@@ -1,7 +1,10 @@
 """The container: what is written is read, and nothing else is believed."""
 
+import dataclasses
 import re
+import shutil
 import struct
+import subprocess
 import time
 import zlib
 from pathlib import Path
@@ -148,6 +151,25 @@ def test_hostile_lengths_do_not_hang() -> None:
         assert time.process_time() - started < 20  # without a bound, minutes to hours
 
 
+def test_the_work_of_a_search_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before every packet's layer is believed or not, all that it claims is checked; so a file could ask for it again
+    and again."""
+    claim, count = (1 << 20) - 1, 20_000
+    bait = b"".join(c.pack_record(c.PACKET, b"", n) + b"D" + c.pack_leb128(claim) for n in range(count))
+    checked, calls, plain = 0, 0, zlib.crc32
+
+    def counted(data: bytes, start: int = 0) -> int:
+        nonlocal checked, calls
+        checked, calls = checked + len(data), calls + 1
+        return plain(data, start)
+
+    monkeypatch.setattr(c.zlib, "crc32", counted)
+    data = HEADER.pack() + bait + bytes(3 * claim)
+    assert isinstance(list(c.read_records(data))[-1], DamageError)
+    assert checked < c.RESYNC_BYTES + 8 * len(data)  # without a bound, 40 GB
+    assert calls < 70 * (len(data) / 6 + c.RESYNC_BYTES / 500)
+
+
 @given(st.binary(max_size=40), headers)
 def test_packet_bodies(body: bytes, header: Header) -> None:
     try:
@@ -156,6 +178,17 @@ def test_packet_bodies(body: bytes, header: Header) -> None:
         return
     assert 1 <= packet.hops <= header.packet_hops
     assert Packet.parse(packet.pack(), header) == packet
+
+
+@pytest.mark.skipif(shutil.which("file") is None, reason="needs file(1)")
+def test_the_magic_of_the_specification(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "spec/aldm-format.md").read_text()
+    (tmp_path / "magic").write_text(re.search(r"```\n(0 .*?)```", text, re.DOTALL)[1])  # type: ignore[index]
+    for channels, words in ((1, "mono"), (2, "stereo"), (7, "7 channels")):
+        (tmp_path / "a").write_bytes(dataclasses.replace(HEADER, channels=channels, sample_rate=44100).pack())
+        for options, expected in (([], f"ALDM audio, version 1, {words}, 44100 Hz"), (["--mime-type"], "audio/x-aldm")):
+            command = ["file", "-b", *options, "-m", tmp_path / "magic", tmp_path / "a"]
+            assert subprocess.run(command, capture_output=True, text=True).stdout.strip() == expected
 
 
 def test_worked_example_of_the_specification() -> None:

@@ -62,7 +62,7 @@ def networks() -> dict[str, Any]:
         set_alpha_to_one=False,
         steps_offset=1,
     )
-    _calibrate(vae, vocoder)
+    calibrate(vae, vocoder)
     return dict(vae=vae, unet=unet, vocoder=vocoder, scheduler=scheduler)
 
 
@@ -106,7 +106,7 @@ def text_stack() -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def _calibrate(vae: Any, vocoder: Any) -> None:
+def calibrate(vae: Any, vocoder: Any = None) -> None:
     """Random networks whose outputs have the sizes that trained ones have."""
     mel = LogMel()(torch.from_numpy(sf.read(DATA / "music.flac", dtype="float32")[0][None, :65280]) / 2)
     latents = vae.encode(mel[:, None]).latent_dist.mean
@@ -114,6 +114,8 @@ def _calibrate(vae: Any, vocoder: Any) -> None:
     out = vae.decoder.conv_out
     out.weight.mul_(2 / vae.decode(latents).sample.std())
     out.bias.add_(-5 - vae.decode(latents).sample.mean())
+    if vocoder is None:
+        return
     vocoder.conv_post.bias.zero_()
     vocoder.conv_post.weight.mul_(0.1 / vocoder(mel).std())
 

@@ -4,7 +4,9 @@ Usage: python tests/golden/make.py; it adds what is missing, and its line in exp
 """
 
 import dataclasses
+import itertools
 import json
+import shutil
 import struct
 import sys
 from collections.abc import Iterator
@@ -14,19 +16,70 @@ from typing import Any
 
 import numpy as np
 import soundfile as sf
+import torch
 from aldm.codec import Codec
+from aldm.codec.audioldm2 import AudioLDM2
 from aldm.codec.diffusion import DDCM
-from aldm.codec.folder import ModelError
+from aldm.codec.fit.tables import fit_tables
+from aldm.codec.folder import TABLES, ModelError
 from aldm.format import FormatError
 from aldm.format import container as c
+from aldm.format.adaptive import encode_adaptive
 from aldm.format.container import Header, Packet, pack_record
+from safetensors.numpy import save_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from test_golden import GOLDEN, MODELS, facts
+from tiny_audioldm2 import calibrate, save
 
 
 def sounds() -> dict[str, np.ndarray]:
     return {p.stem: sf.read(p, dtype="float32")[0] for p in (GOLDEN.parent / "data").glob("*.flac")}
+
+
+def checkpoint(folder: Path) -> None:
+    """AudioLDM 2's classes with as few weights as they can have; as published, 4 hops and 16 bands."""
+    from diffusers import AudioLDM2UNet2DConditionModel, AutoencoderKL, DDIMScheduler
+
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        in_channels=1,
+        out_channels=1,
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(4, 4, 4),
+        layers_per_block=1,
+        latent_channels=2,
+        norm_num_groups=2,
+    )
+    unet = AudioLDM2UNet2DConditionModel(
+        in_channels=2,
+        out_channels=2,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(4, 4),
+        layers_per_block=1,
+        norm_num_groups=2,
+        cross_attention_dim=((None, 4, 8),) * 2,
+        attention_head_dim=2,
+    )
+    scheduler = DDIMScheduler(beta_start=0.0015, beta_end=0.0195, beta_schedule="scaled_linear", clip_sample=False)
+    calibrate(vae)
+    vae.register_to_config(scaling_factor=6 * vae.config.scaling_factor)  # so that every quality has something to say
+    save(folder, dict(vae=vae.half(), unet=unet.half(), scheduler=scheduler))
+
+
+def fitted(folder: Path) -> None:
+    """The same VAE, with tables, and without a denoiser."""
+    model = AudioLDM2.from_pretrained(MODELS["audioldm2"])
+    vae: Any = model.autoencoder
+    shutil.copytree(MODELS["audioldm2"] / "vae", folder / "vae")
+    music = torch.from_numpy(sounds()["music"][None, :65280]) / 2
+    learned = fit_tables([vae.encode(model.mel(music))[0].numpy()], model.codebook.gains, print, classes=2, tables=24)
+    tables, gains = learned.tables, learned.gains.astype(np.float16)
+    (folder / TABLES).parent.mkdir()
+    arrays = dict(bank=tables.bank, choice=tables.choice, transitions=tables.transitions, gains=gains)
+    save_file(arrays, folder / TABLES)
 
 
 def valid() -> Iterator[tuple[str, bytes]]:
@@ -68,6 +121,73 @@ def valid() -> Iterator[tuple[str, bytes]]:
     yield "payload-behind-the-end", base[:24] + pack_record(c.PACKET, longer.pack()) + rest[first.size :]
     klt = Codec.from_pretrained("klt", packet_seconds=1.28)
     yield "klt", klt.encode(environment[:40000], 16000, bitrate=1.5, comments=["MODEL=klt"])
+
+
+def valid_audioldm2() -> Iterator[tuple[str, bytes]]:
+    """Adaptive tables at every eighth of an octave, overlap, layers on a UNet, and a folder with tables."""
+    short = Codec.from_pretrained(MODELS["audioldm2"], packet_seconds=0.64)
+    sound = sounds()
+    speech, music = sound["speech"], sound["music"]
+    for quality in (0, 9, 14, 18, 22, 27, 36, 45, 47):
+        yield f"audioldm2-quality-{quality:02}", short.encode(music[16000:32000], 16000, quality=quality)
+    quiet = np.zeros(16000, np.float32)
+    several = np.stack([quiet, speech[:16000], speech[:16000], quiet, music[:16000]])
+    yield "audioldm2-five-channels", short.encode(several, 44100, quality=12)
+    yield "audioldm2-one-sample", short.encode(np.array([0.3]), 768000)
+    tags = dict(comments=["TITLE=Ähre"], index=True)
+    yield "audioldm2-index", short.encode(speech[:20000], 16000, quality=8, **tags)
+    live = short.stream(16000, bitrate=1.5)
+    yield "audioldm2-live-bitrate", live.push(speech[:30000]) + live.flush()
+    live = short.stream(16000, 2, quality=16)
+    yield "audioldm2-live-without-an-end", live.push(np.stack([speech[:30000], music[:30000]]))
+    yield "audioldm2-both", short.encode(music[:16000], 16000, quality=10, layers="both", ddcm=DDCM(4, 64))
+    two = DDCM(3, 16, block=5, atoms=2)
+    yield "audioldm2-both-stereo", short.encode(several[1:5:3], 16000, quality=4, layers="both", ddcm=two)
+    yield "audioldm2-ddcm", short.encode(music[:16000], 16000, layers="ddcm", ddcm=DDCM(3, 256, block=2))
+    yield "audioldm2-generated", short.generate(0.9, 7, DDCM(3, 16))
+    base = Header.parse(short.encode(music[:10240], 16000, quality=20, layers="both", ddcm=DDCM(2, 1)))
+    base = dataclasses.replace(base, layers=False)
+    wild = np.random.default_rng(0).integers(0, 19, (32, 32))  # 64 hops and as many behind them
+    indices = np.random.default_rng(1).integers(-(1 << wild), (1 << wild) + 1)
+    packet = Packet(64, (-700,), encode_adaptive([indices], 16, base.quality))
+    yield "audioldm2-escapes", base.pack() + pack_record(c.PACKET, packet.pack())
+    learned = Codec.from_pretrained(MODELS["audioldm2-fitted"], packet_seconds=0.64)
+    for quality in (3, 24, 47):
+        yield f"audioldm2-fitted-quality-{quality:02}", learned.encode(music[16000:32000], 16000, quality=quality)
+    yield "audioldm2-fitted-five-channels", learned.encode(several, 16000, bitrate=3)
+
+
+def damaged_audioldm2() -> Iterator[tuple[str, bytes]]:
+    codec = Codec.from_pretrained(MODELS["audioldm2"], packet_seconds=0.64)
+    speech = sounds()["speech"][:30000]
+    base = codec.encode(speech, 16000, quality=14)
+    head, (tag, *parts) = base[:24], [base[r.offset : r.offset + r.size] for r in records(base)]
+    yield "audioldm2-flipped-bit", head + b"".join([tag, parts[0], parts[1][:20] + b"?" + parts[1][21:], parts[2]])
+    yield "audioldm2-lost-packet", head + b"".join([parts[0], parts[2]])
+    yield "audioldm2-lost-first", head + b"".join(parts[1:])
+    yield "audioldm2-truncated", base[: len(base) - len(parts[-1]) // 2]
+    packet = Packet.parse(records(base)[2].body, Header.parse(base))
+
+    def second(header: Header, **fields: Any) -> bytes:
+        """The file with another packet in the middle."""
+        own = header.quality == c.OWN_QUALITY
+        made = [dataclasses.replace(Packet.parse(r.body, Header.parse(base)), quality=14) for r in records(base)[1:]]
+        made[1] = dataclasses.replace(made[1], **fields)
+        bodies = [(p if own else dataclasses.replace(p, quality=None)).pack() for p in made]
+        return header.pack() + b"".join(pack_record(c.PACKET, body, n) for n, body in enumerate(bodies))
+
+    header = Header.parse(base)
+    yield "audioldm2-part-of-a-vector", second(dataclasses.replace(header, samples=None), hops=63)
+    yield "audioldm2-does-not-decode", second(header, payload=b"\xff" * 12 + packet.payload)
+    own = dataclasses.replace(header, quality=c.OWN_QUALITY)
+    yield "audioldm2-quality-beyond-the-model", second(own, quality=48)
+    both = codec.encode(speech, 16000, quality=10, layers="both", ddcm=DDCM(3, 64))
+    head, (tag, *parts) = both[:24], [both[r.offset : r.offset + r.size] for r in records(both)]
+    yield "audioldm2-layer-flipped-bit", head + b"".join([*parts[:3], parts[3][:-8] + b"?" + parts[3][-7:], *parts[4:]])
+    other = pack_record(c.LAYER, bytes(2) + records(both)[4].body[2:], 1)
+    yield "audioldm2-layer-of-another-denoiser", head + b"".join([*parts[:3], other, *parts[4:]])
+    shorter = pack_record(c.LAYER, records(both)[4].body[:-1], 1)
+    yield "audioldm2-layer-too-short", head + b"".join([*parts[:3], shorter, *parts[4:]])
 
 
 def records(data: bytes) -> list[Any]:
@@ -149,20 +269,40 @@ def invalid() -> Iterator[tuple[str, bytes]]:
     yield "endless-number", base[:24] + b"P\xff\xff\xff\xff" + bytes(40)
 
 
+def invalid_audioldm2() -> Iterator[tuple[str, bytes]]:
+    codec = Codec.from_pretrained(MODELS["audioldm2"])
+    base = codec.encode(sounds()["speech"][:8000], 16000, quality=10)
+    header, rest = Header.parse(base), base[24:]
+    for name, changed in (
+        ("quality-beyond-the-model", {"quality": 48}),
+        ("hops-not-of-the-model", {"packet_hops": 1022}),
+        ("another-model", {"model": header.model[::-1]}),
+    ):
+        yield f"audioldm2-{name}", dataclasses.replace(header, **changed).pack() + rest
+    yield "audioldm2-only-damage", base[:24] + rest[:-5] + b"?" + rest[-4:]
+
+
 def main() -> None:
     path = GOLDEN / "expected.json"
     expected = json.loads(path.read_text()) if path.exists() else {}
-    for group in (valid, damaged, invalid):
-        (GOLDEN / group.__name__).mkdir(exist_ok=True)
-        for name, data in group():
-            file = GOLDEN / group.__name__ / f"{name}.aldm"
+    for name, make in (("audioldm2", checkpoint), ("audioldm2-fitted", fitted)):
+        if not MODELS[name].exists():
+            make(MODELS[name])
+    groups = {
+        "valid": (valid, valid_audioldm2),
+        "damaged": (damaged, damaged_audioldm2),
+        "invalid": (invalid, invalid_audioldm2),
+    }
+    for group, makers in groups.items():
+        for name, data in itertools.chain.from_iterable(make() for make in makers):
+            file = GOLDEN / group / f"{name}.aldm"
             if not file.exists():
                 file.write_bytes(data)
                 try:
                     found = facts(data)
                 except (FormatError, ModelError) as error:
                     found = {"error": type(error).__name__}
-                expected[f"{group.__name__}/{name}"] = {"sha256": sha256(data).hexdigest(), **found}
+                expected[f"{group}/{name}"] = {"sha256": sha256(data).hexdigest(), **found}
     path.write_text(json.dumps(expected, indent=1, ensure_ascii=False) + "\n")
 
 
