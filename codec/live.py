@@ -43,7 +43,8 @@ class LiveEncoder:
         self._resampler = Resampler(sample_rate, model.mel.sample_rate, channels)
         self._quality, self._bitrate = quality, bitrate
         hops = encoder.packet_vectors * model.autoencoder.patch
-        self.latency = (hops + model.overlap) / container.HOPS_PER_SECOND + model.mel.pad / model.mel.sample_rate
+        heard = hops + model.overlap + model.context
+        self.latency = heard / container.HOPS_PER_SECOND + model.mel.pad / model.mel.sample_rate
         header = Header(
             sample_rate=sample_rate,
             channels=channels,
