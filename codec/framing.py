@@ -24,9 +24,9 @@ class Window(NamedTuple):
 class Framer:
     """Cuts a stream of blocks [C, n] into windows, one for each packet.
 
-    Both ends of the stream are reflected by `pad`; the last packet is shorter, and reflected to a multiple of `multiple`,
-    which is larger than `pad`, and by `behind`. Windows reach `context` samples further on either side, but not beyond
-    the ends.
+    Both ends of the stream are reflected by `pad`; the last packet is shorter, and reflected to a multiple of
+    `multiple`, which is larger than `pad`, and by `behind`. Windows reach `context` samples further on either side, but
+    not beyond the ends.
     """
 
     def __init__(self, size: int, pad: int, multiple: int, behind: int = 0, context: int = 0):
