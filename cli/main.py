@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from ..format.container import NO_BASE, Header
-from ..format.stream import StreamReader, read_stream
+from ..format.stream import StreamReader
 from .batch import batch
 from .bench import analyze, bench
 from .checkpoint import MODEL_HELP, loading_options
@@ -253,9 +253,7 @@ def decode(
         from ..codec.codec import Codec
         from ..codec.folder import model_with
 
-        model = model or model_with(header.model)
-        if model is None and source != "-":
-            model = tagged_model(read_stream(read_input(source)).comments)
+        model = model or model_with(header.model) or tagged_model(reader.tags())
         codec = Codec.from_pretrained(model, vocoder=vocoder, **loading)
         decoder = codec.decoder(reader, strict, layers, refine, prompt, from_step)
         blocks = decoder.blocks(original_rate, start, duration)
