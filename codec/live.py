@@ -10,6 +10,7 @@ from ..format import container
 from ..format.container import Header
 from .audio import AudioError, Resampler, check_samples
 from .encoder import Analysis, Encoder
+from .framing import Window
 
 END_BYTES = len(container.pack_end(0))
 BURST = 2.56  # seconds' worth of bits that may be saved for later
@@ -83,7 +84,7 @@ class LiveEncoder:
         self.bytes += len(end)
         return data + end
 
-    def _encode(self, windows: Iterable[np.ndarray]) -> bytes:
+    def _encode(self, windows: Iterable[Window]) -> bytes:
         data, self._pending = self._pending, b""
         for window in windows:
             packet = self._encoder.analyze_window(window)

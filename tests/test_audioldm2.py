@@ -357,8 +357,10 @@ def test_seams_are_no_worse_than_elsewhere(tmp_path: Path, monkeypatch: pytest.M
     assert without_overlap[2].mean() > 1.2 * without_overlap[3].mean()
 
 
-def test_seeking_gives_the_same_sound(checkpoint: Path, mixture: np.ndarray) -> None:
-    codec = Codec.from_pretrained(checkpoint, packet_seconds=2.4)
+@pytest.mark.parametrize("seconds", [2.4, 0.32])
+def test_seeking_gives_the_same_sound(checkpoint: Path, mixture: np.ndarray, seconds: float) -> None:
+    """Also where what the VAE hears before a packet is in several packets."""
+    codec = Codec.from_pretrained(checkpoint, packet_seconds=seconds)
     data = codec.encode(mixture, 16000)
     whole = codec.decode(data)[0]
     for start in (1.0, 2.1, 2.2, 6.3, 11.0):
@@ -366,6 +368,15 @@ def test_seeking_gives_the_same_sound(checkpoint: Path, mixture: np.ndarray) -> 
         expected = whole[round(start * 16000) :][: len(part)]
         inner = slice(8000, -8000)  # beyond HiFi-GAN's context
         np.testing.assert_allclose(part[inner], expected[inner], atol=1e-5)
+
+
+def test_a_loud_neighbour_does_not_drown_a_quiet_packet(large: Codec) -> None:
+    wave = 1e-3 * np.resize(clip("music"), 160 * 480)
+    loud = wave.copy()
+    loud[160 * 310 :] = 0.5 * np.resize(clip("environment"), 160 * 170)  # the first packet ends at 304
+    short = Codec(large.model, packet_seconds=2.4)
+    quiet, other = (mels(short, short.encode(w, 16000, quality=40)) for w in (wave, loud))
+    assert np.abs(quiet - other)[:200].mean() < 0.5  # nats, of 6.9 that are between them
 
 
 # vocoders
@@ -496,10 +507,18 @@ def test_command(checkpoint: Path, tmp_path: Path) -> None:
     info = run("info", out)
     assert "CC BY-NC-SA 4.0" in info.stdout
     assert "ALDM_MODEL=audioldm2:tiny" in info.stdout
+    assert "model audioldm2:tiny (" in info.stdout
     done = run("decode", out, wav, "--model", checkpoint, "--vocoder", "hybrid", "--dtype", "bfloat16")
     assert done.exit_code == 0, done.stderr
+    done = run("decode", out, wav, "--force", "--model", checkpoint, "--prompt", "x", "--vocoder", "griffin-lim")
+    assert "--prompt changes nothing" in done.stderr
+    broken = tmp_path / "broken/vae"
+    broken.mkdir(parents=True)
+    (broken / "config.json").write_text("{")
     for wrong, message in (
         (("decode", out, wav, "--force"), "needs model"),
+        (("decode", out, wav, "--force"), "'audioldm2:tiny': say where by --model"),
+        (("encode", wav, out, "--force", "--model", broken.parent), "config.json is no configuration"),
         (("encode", wav, out, "--force", "--model", checkpoint, "--device", "abacus"), "no device abacus"),
         (("encode", wav, out, "--force", "--dtype", "float16"), "only for AudioLDM 2"),
         (("encode", wav, out, "--force", "--model", "music@0"), "cannot get vae/ of cvssp/audioldm2-music"),
@@ -510,6 +529,12 @@ def test_command(checkpoint: Path, tmp_path: Path) -> None:
         assert done.exit_code == 1
         assert message in done.stderr
         assert done.stderr.count("\n") == 1
-    done = run("fit", DATA, "--out", tmp_path / "m", "--model", "base")
-    assert done.exit_code == 2
-    assert "--init for others" in done.stderr
+    for wrong, message in (
+        (("fit", DATA, "--out", tmp_path / "m", "--model", "base"), "--init for others"),
+        (("fit", DATA, "--out", tmp_path / "m", "--model", checkpoint, "--init", "base"), "--init for others"),
+        (("fit", DATA, "--out", tmp_path / "m", "--dtype", "float16"), "--dtype is for --model"),
+        (("decode", out, wav, "--model", checkpoint, "--from-step", 2), "--from-step is for --prompt"),
+    ):
+        done = run(*wrong)
+        assert done.exit_code == 2
+        assert message in done.stderr
