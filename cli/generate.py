@@ -11,6 +11,7 @@ from .checkpoint import MODEL_HELP, loading_options
 from .files import output_file
 
 TEXT_STEPS = 200
+FOR_AUDIO = ("guidance", "negative", "scheduler", "vocoder", "emphasis", "match_loudness")
 
 
 @click.command()
@@ -72,6 +73,11 @@ def generate(
         raise click.UsageError("without a PROMPT, OUT is an .aldm file")
     if prompt is not None and model is None:
         raise click.UsageError("a PROMPT needs --model: music, speech, large, or a folder")
+    for name in FOR_AUDIO if to_file else ("candidates",):
+        if _given(name, loading):
+            raise click.UsageError(f"--{name.replace('_', '-')} is {'not ' * to_file}for .aldm files")
+    if prompt is None and candidates is not None:
+        raise click.UsageError("--candidates is for a PROMPT")
     with output_file(target, force) as out:
         from ..codec.codec import Codec
 
@@ -89,6 +95,12 @@ def generate(
             wave = codec.synthesize(str(prompt), seconds, seed, steps=steps or TEXT_STEPS, **options)
             samples = write_audio(out, iter([wave]), codec.sample_rate, 1, Path(target).suffix, lambda done: None)
             click.echo(f"{samples / codec.sample_rate:.2f} s", err=True)
+
+
+def _given(name: str, loading: dict[str, Any]) -> bool:
+    """Whether the user gave an option."""
+    source = click.get_current_context().get_parameter_source(name)
+    return name in loading or source == click.core.ParameterSource.COMMANDLINE
 
 
 def _file(

@@ -23,7 +23,7 @@ def describe(data: bytes) -> dict[str, Any]:
     header, samples = stream.header, stream.samples
     payload = sum(len(packet.payload) for packet in stream.packets.values())
     layers = sum(map(len, stream.layers.values()))
-    from ..codec.checkpoint import licence_of
+    from ..codec.checkpoint import MODEL_TAG, licence_of, tagged
     from ..codec.folder import model_with
 
     qualities = sorted({p.quality for p in stream.packets.values() if p.quality is not None})
@@ -31,7 +31,7 @@ def describe(data: bytes) -> dict[str, Any]:
     return {
         "format": f"{header.version[0]}.{header.version[1]}",
         "model": header.model.hex(),
-        "model_name": model_with(header.model),
+        "model_name": model_with(header.model) or tagged(stream.comments, MODEL_TAG),
         "sample_rate": header.sample_rate,
         "channels": header.channels,
         "samples": samples,
@@ -55,6 +55,10 @@ def describe(data: bytes) -> dict[str, Any]:
     }
 
 
+def _printable(text: str) -> str:
+    return text if text.isprintable() else repr(text)
+
+
 @click.command()
 @click.argument("source", metavar="FILE")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
@@ -67,7 +71,8 @@ def info(source: str, as_json: bool) -> None:
         size = facts["bytes"]
         length = f"{facts['seconds']:.2f} s" if facts["seconds"] is not None else "unknown length"
         rate = f"{facts['kbps']:.3f} kbit/s" if facts["kbps"] else "unknown bitrate"
-        click.echo(f"format     .aldm {facts['format']}, model {facts['model_name'] or 'unknown'} ({facts['model']})")
+        name = _printable(facts["model_name"] or "unknown")
+        click.echo(f"format     .aldm {facts['format']}, model {name} ({facts['model']})")
         click.echo(f"audio      {length}, {facts['channels']} x {facts['sample_rate']} Hz")
         quality = f"quality {facts['quality']}"
         if facts["quality"] is None:
@@ -81,7 +86,7 @@ def info(source: str, as_json: bool) -> None:
             f"bytes      {size['file']}: header {size['header']}, framing {size['framing']}, payload {size['payload']}"
         )
         for comment in facts["comments"]:
-            click.echo(f"comment    {comment if comment.isprintable() else repr(comment)}")
+            click.echo(f"comment    {_printable(comment)}")
         if facts["weights_licence"]:
             click.echo(f"licence    of the model's weights: {facts['weights_licence']}")
         for line in facts["damage"]:

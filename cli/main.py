@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from ..format.container import NO_BASE, Header
-from ..format.stream import StreamReader, read_stream
+from ..format.stream import StreamReader
 from .batch import batch
 from .bench import analyze, bench
 from .checkpoint import MODEL_HELP, loading_options
@@ -100,7 +100,12 @@ def _say(message: str) -> None:
 )
 @click.option("--steps", type=click.IntRange(2, 255), metavar="N", help="Of DDCM's walk.  [default: 14 to 40]")
 @click.option("--codebook", type=click.IntRange(1), metavar="K", help="Atoms of DDCM's codebooks, a power of two.")
-@click.option("--block", type=click.IntRange(1, 64), metavar="V", help="Latent vectors of 160 ms that share a pick.")
+@click.option(
+    "--block",
+    type=click.IntRange(1, 64),
+    metavar="V",
+    help="Latent vectors (160 ms; AudioLDM 2: 40) that share a pick.",
+)
 @click.option("--atoms", type=click.IntRange(1, 64), metavar="M", help="Picks for each block and step.")
 @click.option("--prompt", metavar="TEXT", help="AudioLDM 2: what the sound is, for its diffusion; stored.")
 @click.option("--model", "-m", metavar="M", help=MODEL_HELP)
@@ -242,6 +247,8 @@ def decode(
     """
     if raw and target != "-":
         raise click.UsageError("--raw is for standard output")
+    if from_step and prompt is None:
+        raise click.UsageError("--from-step is for --prompt")
     with contextlib.ExitStack() as stack:
         out = stack.enter_context(output_file(target, force, live=True))
         started = time.perf_counter()
@@ -249,13 +256,13 @@ def decode(
         reader = StreamReader(stream)
         header = reader.header
         from ..codec.audio import write_audio
-        from ..codec.checkpoint import tagged_model
+        from ..codec.checkpoint import MODEL_TAG, tagged, tagged_model
         from ..codec.codec import Codec
         from ..codec.folder import model_with
 
-        model = model or model_with(header.model)
-        if model is None and source != "-":
-            model = tagged_model(read_stream(read_input(source)).comments)
+        model = model or model_with(header.model) or tagged_model(tags := reader.tags())
+        if model is None and (made := tagged(tags, MODEL_TAG)):
+            raise click.ClickException(f"the file needs model {header.model.hex()}, {made!r}: say where by --model")
         codec = Codec.from_pretrained(model, vocoder=vocoder, **loading)
         decoder = codec.decoder(reader, strict, layers, refine, prompt, from_step)
         blocks = decoder.blocks(original_rate, start, duration)
@@ -276,6 +283,8 @@ def decode(
         took = time.perf_counter() - started
     if refine and not decoder.refine:
         _say("note: this quality leaves nothing to refine; decoded as it is")
+    if prompt is not None and not (decoder.refine or (header.layers and layers != "base")):
+        _say("note: nothing is diffused here, so --prompt changes nothing; --refine N would")
     _say(f"{samples / rate:.2f} s, {header.channels} x {rate} Hz, in {took:.2f} s")
     if decoder.damage:
         for line in decoder.damage[:5]:
@@ -318,6 +327,8 @@ def fit(
         _say(f"{time.strftime('%H:%M:%S')}  {line}")
 
     if model is None:
+        if loading:
+            raise click.UsageError(f"--{next(iter(loading))} is for --model")
         from ..codec.fit import fit_model
 
         fit_model(list(data), out, work, progress, **options)
@@ -325,8 +336,8 @@ def fit(
         from ..codec.checkpoint import is_checkpoint
         from ..codec.fit.checkpoint import fit_checkpoint
 
-        if not is_checkpoint(model):
+        if not is_checkpoint(model) or options["init"] is not None:
             raise click.UsageError("--model is for AudioLDM 2 checkpoints; --init for others")
         chosen: dict[str, Any] = {name: options[name] for name in ("table_hours", "tokens")}
-        fit_checkpoint(model, list(data), out, work, progress, device=loading.get("device"), **chosen)
+        fit_checkpoint(model, list(data), out, work, progress, **loading, **chosen)
     _say(f"wrote {out}")

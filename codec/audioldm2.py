@@ -28,6 +28,7 @@ from .vq import VectorCodebook
 
 DTYPES = ("float32", "float16", "bfloat16")
 OVERLAP = 64  # hops that a packet of 1024 shares with the next one: 6 % of the bits
+CONTEXT = 64  # hops around a packet that the VAE hears besides, about as far as its convolutions reach
 DEFAULT_QUALITY = 22
 STD_LIMIT = 10.0  # standard deviation of the posterior in units of the prior's; none is above it that is not an error
 BRIGHT = 4000.0  # Hz, from which on `emphasis` rises
@@ -121,6 +122,7 @@ class AudioLDM2(Model):
 
     vocoders: ClassVar[tuple[str, ...]] = ("hifi-gan", "hybrid", "griffin-lim")
     overlap: ClassVar[int] = OVERLAP
+    context: ClassVar[int] = CONTEXT
     corrects_loudness: ClassVar[bool] = False  # it would take as long as decoding
 
     @classmethod

@@ -23,15 +23,21 @@ class Notice(UserWarning):
 
 
 def is_checkpoint(name: str | Path | None) -> bool:
-    """Whether a model's name is that of a checkpoint: one of the hub's, or a folder whose VAE is diffusers' own."""
+    """Whether a model's name is that of a checkpoint: one of the hub's, or a folder whose VAE is diffusers' own.
+
+    Raises:
+        ModelError: the configuration of a folder's VAE does not parse.
+    """
     if name is None or str(name) in embedded_models():
         return False
     if not Path(name).is_dir():
         return str(name).split("@")[0] in (*HUB, *HUB.values())
     try:
-        config = json.loads((Path(name) / "vae/config.json").read_text())
-    except (OSError, ValueError):
+        config = json.loads((file := Path(name) / "vae/config.json").read_text())
+    except OSError:
         return False
+    except ValueError as error:
+        raise ModelError(f"{file} is no configuration: {error}") from error
     return isinstance(config, dict) and config.get("_class_name") == "AutoencoderKL"
 
 

@@ -211,9 +211,9 @@ class Codec:
             codebook: "scalar": what `encode` writes at this quality; "vq": the model's vector codebook.
 
         Returns:
-            scalar: int32 [C, N, latent_channels], a vector for every 160 ms, most important coefficients first, zeros
-            where a channel is silent. vq: int32 [C, N, 16], 0 .. 1023, 100 tokens a second and 1 kbit/s. Every packet
-            is normalised by its own peak, as in a file.
+            scalar: int32 [C, N, latent_channels], a vector for every 160 ms (AudioLDM 2: 40 ms), most important
+            coefficients first, zeros where a channel is silent. vq: int32 [C, N, 16], 0 .. 1023, 100 tokens a second
+            and 1 kbit/s. Every packet is normalised by its own peak, as in a file.
 
         Raises:
             ModelError: the model has no vector codebook.
@@ -232,7 +232,8 @@ class Codec:
             quality, codebook: as for `tokens`.
 
         Returns:
-            float32 [C, N * 2560] at 16 kHz, with its peak near 0.5: tokens do not say how loud packets were.
+            float32 [C, N * 2560] (AudioLDM 2: N * 640) at 16 kHz, with its peak near 0.5: tokens do not say how loud
+            packets were.
 
         Raises:
             ValueError: tokens of another shape, or out of range.

@@ -67,6 +67,7 @@ class Decoder:
         self.patch = model.autoencoder.patch
         self.reader = source if isinstance(source, StreamReader) else StreamReader(source)
         self.header, self.damage, self.decoded = self.reader.header, self.reader.damage, 0
+        self._before: list[Tensor | None] = [None] * self.header.channels  # latents before the next packet
         if self.header.model != model.fingerprint[:4]:
             needed, have = self.header.model.hex(), model.fingerprint[:4].hex()
             raise ModelError(f"the file needs model {needed}; {model.name or 'this one'} is {have}")
@@ -139,11 +140,14 @@ class Decoder:
         vocoders, concealer = Vocoders(self.model, channels), Concealer(self.model.frame_size, channels)
         missing, pushed = 0, False  # frames that wait for the next packet
         behind: list[Tensor] | None = None  # what the packet before says of this one's first hops
-        for item in self._items(max(0, first - self.model.overlap) // size):
+        start = max(0, first - self.model.overlap) // size
+        for item in self._items(max(0, start * size - self.model.context) // size):
             begin = item.number * size
             if begin >= last:
                 break
-            magnitudes = self._magnitudes(item)
+            magnitudes = self._magnitudes(item, heard=item.number >= start)
+            if item.number < start:
+                continue
             hops = item.packet.hops if item.packet else size
             skip, stop = max(0, first - begin), int(min(hops, last - begin))
             if magnitudes is not None and self.model.overlap:
@@ -234,11 +238,15 @@ class Decoder:
             return None
         return layer, picks
 
-    def _magnitudes(self, item: Item) -> list[Tensor] | None:
+    def _magnitudes(self, item: Item, heard: bool = True) -> list[Tensor] | None:
         """What the vocoder takes, [frame_size, T], of each channel; None if the packet is missing or does not decode.
 
         Those of a channel that equals the one before are the same object.
+
+        Args:
+            heard: whether it is more than context of the next packet; if not, there are none.
         """
+        before, self._before = self._before, [None] * self.header.channels
         if item.packet is None:
             return None
         try:
@@ -247,22 +255,40 @@ class Decoder:
             self.damage.append(f"packet {item.number}: {error}")
             self._refuse()
             return None
-        self.decoded += 1
+        self.decoded += heard
         out: list[Tensor] = []
         silence, coded = torch.zeros(self.model.frame_size, item.packet.hops + self.model.overlap), 0
-        for gain in item.packet.gains:
+        for c, gain in enumerate(item.packet.gains):
             if gain == container.GAIN_COPY:
-                out.append(out[-1])
+                out.extend(out[-1:])
+                self._before[c] = self._before[c - 1]
             elif gain == container.GAIN_SILENT:
                 out.append(silence)
             else:
                 mine = [(z[coded : coded + 1], step) for z, step in latents]
-                out.append(self._synthesis(mine)[0] * (peak_of(gain) / PEAK))
+                if heard:
+                    out.append(self._synthesis(mine, before[c])[0] * (peak_of(gain) / PEAK))
+                self._before[c] = self._context(before[c], mine[-1][0], item.packet.hops)
                 coded += 1
-        return out
+        return out if heard else None
 
-    def _synthesis(self, latents: list[tuple[Tensor, float]]) -> Tensor:
-        """Frames of what `latents` found; after a diffusion from a base layer, they are as loud as that layer's."""
+    def _context(self, before: Tensor | None, latents: Tensor, hops: int) -> Tensor | None:
+        """The last latents up to the end of a packet, as many as the model wants to hear before the next one."""
+        if not self.model.context:
+            return None
+        own = latents[:, :, : hops // self.patch]
+        both = own if before is None else torch.cat([before, own], 2)
+        return both[:, :, -(self.model.context // self.patch) :]
+
+    def _synthesis(self, latents: list[tuple[Tensor, float]], before: Tensor | None = None) -> Tensor:
+        """Frames of what `latents` found; after a diffusion from a base layer, they are as loud as that layer's.
+
+        Args:
+            before: latents of the packet before, which the model hears too.
+        """
+        if before is not None:
+            frames = self.model.frames(torch.cat([before, latents[-1][0]], 2), latents[-1][1])
+            return frames[:, :, before.shape[2] * self.patch :]
         if len(latents) == 1 or not self.model.corrects_loudness:
             return self.model.frames(*latents[-1])
         magnitudes = self.model.decode_magnitudes(*latents[-1])

@@ -17,7 +17,7 @@ from ..format.container import Packet
 from ..format.layer import FIELDS, Layer
 from ..format.philox import words
 from .diffusion import DDCM, GENERATE, Walk
-from .framing import Framer
+from .framing import Framer, Window
 from .gain import PEAK, SPECIAL, audible_energy, first_audible, gain_of, limit_gain
 from .model import Model
 from .quantizer import COARSEST, step_size
@@ -81,8 +81,9 @@ class Encoder:
 
     def framer(self) -> Framer:
         """For one stream of samples at the codec's rate."""
-        mel, patch = self.model.mel, self.model.patch_samples
-        return Framer(self.packet_vectors * patch, mel.pad, patch, self.model.overlap * mel.hop_length)
+        model, mel, patch = self.model, self.model.mel, self.model.patch_samples
+        behind, context = model.overlap * mel.hop_length, model.context * mel.hop_length
+        return Framer(self.packet_vectors * patch, mel.pad, patch, behind, context)
 
     def analyze(self, blocks: Iterable[np.ndarray]) -> Iterator[Analysis]:
         """Waveform blocks [C, n] at the codec's rate -> packets of latents, one after the other."""
@@ -92,22 +93,24 @@ class Encoder:
         yield from map(self.analyze_window, framer.flush())
 
     @torch.inference_mode()
-    def analyze_window(self, window: np.ndarray) -> Analysis:
+    def analyze_window(self, window: Window) -> Analysis:
         """One packet's samples with those around them, as `framer` gives them -> its latents."""
-        mel = self.model.mel
-        packet = Analysis((window.shape[1] - 2 * mel.pad) // mel.hop_length - self.model.overlap)
-        for c, channel in enumerate(window):
-            if c and np.array_equal(channel, window[c - 1]):
+        mel, samples = self.model.mel, window.samples
+        own = slice(window.before // mel.hop_length, (samples.shape[1] - 2 * mel.pad - window.after) // mel.hop_length)
+        packet = Analysis(own.stop - own.start - self.model.overlap)
+        for c, channel in enumerate(samples):
+            if c and np.array_equal(channel, samples[c - 1]):
                 packet.gains.append(container.GAIN_COPY)
                 continue
-            core = channel[mel.pad : -mel.pad]
+            core = channel[mel.pad + window.before : len(channel) - mel.pad - window.after]
             peak = float(np.abs(core - core.mean()).max())
             packet.gains.append(gain_of(peak))
             if packet.gains[-1] == container.GAIN_SILENT:
                 continue
             wave = ((channel - core.mean()) * np.float32(PEAK / peak)).astype(np.float32)
             magnitudes = mel.spectrum(torch.from_numpy(wave[None])).abs()
-            packet.latents.append(self.model.autoencoder.encode(mel.from_magnitudes(magnitudes))[0].numpy())
+            packet.latents.append(self.model.encode_mel(mel.from_magnitudes(magnitudes), own)[0].numpy())
+            magnitudes = magnitudes[:, :, own]
             first = first_audible(magnitudes)
             packet.energies.append((int(first[0]), float(audible_energy(magnitudes, first)[0])))
         return packet

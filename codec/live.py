@@ -10,6 +10,7 @@ from ..format import container
 from ..format.container import Header
 from .audio import AudioError, Resampler, check_samples
 from .encoder import Analysis, Encoder
+from .framing import Window
 
 END_BYTES = len(container.pack_end(0))
 BURST = 2.56  # seconds' worth of bits that may be saved for later
@@ -43,7 +44,8 @@ class LiveEncoder:
         self._resampler = Resampler(sample_rate, model.mel.sample_rate, channels)
         self._quality, self._bitrate = quality, bitrate
         hops = encoder.packet_vectors * model.autoencoder.patch
-        self.latency = (hops + model.overlap) / container.HOPS_PER_SECOND + model.mel.pad / model.mel.sample_rate
+        heard = hops + model.overlap + model.context
+        self.latency = heard / container.HOPS_PER_SECOND + model.mel.pad / model.mel.sample_rate
         header = Header(
             sample_rate=sample_rate,
             channels=channels,
@@ -82,7 +84,7 @@ class LiveEncoder:
         self.bytes += len(end)
         return data + end
 
-    def _encode(self, windows: Iterable[np.ndarray]) -> bytes:
+    def _encode(self, windows: Iterable[Window]) -> bytes:
         data, self._pending = self._pending, b""
         for window in windows:
             packet = self._encoder.analyze_window(window)

@@ -61,6 +61,7 @@ class Model:
 
     vocoders: ClassVar[tuple[str, ...]] = ("network", "griffin-lim")
     overlap: ClassVar[int] = 0  # hops behind a packet that its latents cover too, and the next one's
+    context: ClassVar[int] = 0  # hops on either side of a packet that its networks hear, too
     corrects_loudness: ClassVar[bool] = True  # whether encoders listen to what they coded, and adapt the gain
 
     @property
@@ -127,6 +128,14 @@ class Model:
     def patch_samples(self) -> int:
         """Samples that a latent vector stands for."""
         return self.autoencoder.patch * self.mel.hop_length
+
+    def encode_mel(self, mel: Tensor, own: slice) -> Tensor:
+        """Log-mel [B, T, n_mels] of a packet and its context -> latents [B, C, N] of the frames `own`."""
+        before, count = own.start, own.stop - own.start
+        if count < mel.shape[1]:  # what is around a quiet packet shall not outweigh it
+            mel = mel.clamp(max=mel[:, own].amax((1, 2), keepdim=True))
+        patch = self.autoencoder.patch
+        return self.autoencoder.encode(mel)[:, :, before // patch : (before + count) // patch]
 
     def dequantize(self, indices: list[np.ndarray], level: int) -> Tensor:
         """Indices [N, C] of some channels -> latents [channels, C, N]."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -60,10 +61,21 @@ class StreamReader:
         self.hops = 0
         self.comments: list[str] = []
         self.damage: list[str] = []
+        self._records = read_records(self._source)
         self._broken = False  # something was passed over since the last packet
         self._ended = False
         self._reached = 0  # hops, to the end of the last whole packet
         self._next = 0  # number of the packet that comes next
+
+    def tags(self) -> list[str]:
+        """Comments that stand before the first packet, which is read for it; `packets` comes to all of that, too."""
+        ahead: list[Record | DamageError] = []
+        for record in self._records:
+            ahead.append(record)
+            if isinstance(record, Record) and record.kind == PACKET:
+                break
+        self._records = itertools.chain(ahead, self._records)
+        return [_text(record) for record in ahead if isinstance(record, Record) and record.kind == COMMENT]
 
     def packets(self, first: int = 0) -> Iterator[Item]:
         """Packets from number `first` on, without gaps; those that the header's duration has no room for are dropped.
@@ -74,7 +86,7 @@ class StreamReader:
         """
         held: Item | None = None
         firm = sought = False  # the held packet has a layer whose checksum holds; the first packet was looked for
-        records = read_records(self._source)
+        records = self._records
         while (record := next(records, None)) is not None:
             if isinstance(record, DamageError):
                 self.damage.append(str(record))
@@ -87,7 +99,7 @@ class StreamReader:
                 else:
                     self.damage.append(f"packet {record.index}: an enhancement layer that is not its own")
             elif record.kind == COMMENT:
-                self.comments.append(record.body.decode("utf-8", "replace"))
+                self.comments.append(_text(record))
             elif record.kind == END:
                 self._end(record, held)
             elif record.kind == PACKET:
@@ -185,6 +197,10 @@ class StreamReader:
                 if lost >= first:
                     yield Item(lost, None)
         self.hops = min(self.hops, expected)
+
+
+def _text(comment: Record) -> str:
+    return comment.body.decode("utf-8", "replace")
 
 
 @dataclass

@@ -340,6 +340,9 @@ def test_command(text_checkpoint: Path, checkpoint: Path, tmp_path: Path) -> Non
     for wrong, message in (
         (("generate", "a dog", out), "needs --model"),
         (("generate", wav), "OUT is an .aldm file"),
+        (("generate", "a dog", out, "--model", checkpoint, "--scheduler", "ddim"), "--scheduler is not for .aldm"),
+        (("generate", "a dog", out, "--model", checkpoint, "--emphasis", 2), "--emphasis is not for .aldm"),
+        (("generate", "a dog", wav, "--model", checkpoint, "--candidates", 2), "--candidates is for .aldm"),
         (("generate", "a", "b", out), "one PROMPT"),
     ):
         done = run(*wrong)

@@ -22,6 +22,7 @@ from aldm.format import (
     pack_record,
 )
 from aldm.format import container as c
+from aldm.format.stream import StreamReader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -189,6 +190,23 @@ def test_the_magic_of_the_specification(tmp_path: Path) -> None:
         for options, expected in (([], f"ALDM audio, version 1, {words}, 44100 Hz"), (["--mime-type"], "audio/x-aldm")):
             command = ["file", "-b", *options, "-m", tmp_path / "magic", tmp_path / "a"]
             assert subprocess.run(command, capture_output=True, text=True).stdout.strip() == expected
+
+
+def test_comments_can_be_asked_for_before_all_else() -> None:
+    """And nothing of the file is lost by it, whatever the damage."""
+    tagged = 0
+    for file in (Path(__file__).parent / "golden").glob("*/*.aldm"):
+        try:
+            plain, asked = StreamReader(file.read_bytes()), StreamReader(file.read_bytes())
+        except FormatError:
+            continue
+        tags = asked.tags()
+        for first in (0, 1):
+            assert list(asked.packets(first)) == list(plain.packets(first))
+            assert (asked.comments, asked.damage, asked.samples) == (plain.comments, plain.damage, plain.samples)
+        assert plain.comments[: len(tags)] == tags
+        tagged += bool(tags)
+    assert tagged
 
 
 def test_worked_example_of_the_specification() -> None:

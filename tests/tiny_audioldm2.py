@@ -10,8 +10,12 @@ from aldm.codec.mel import LogMel
 DATA = Path(__file__).parent / "data"
 
 
-def networks() -> dict[str, Any]:
-    """Components of the pipeline; sizes are published ones where the codec sees them, else diffusers' dummy sizes."""
+def networks(seed: int = 0) -> dict[str, Any]:
+    """Components of the pipeline; sizes are published ones where the codec sees them, else diffusers' dummy sizes.
+
+    Args:
+        seed: of the VAE's weights.
+    """
     from diffusers import AudioLDM2UNet2DConditionModel, AutoencoderKL, DDIMScheduler
     from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
@@ -28,7 +32,7 @@ def networks() -> dict[str, Any]:
         cross_attention_dim=((None, 16, 32),) * 2,
         attention_head_dim=2,
     )
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     vae = AutoencoderKL(
         block_out_channels=(8, 8, 16),
         in_channels=1,

@@ -37,6 +37,7 @@ def fit_checkpoint(
     classes: int = 32,
     tables: int = 512,
     device: str | None = None,
+    dtype: str | None = None,
 ) -> AudioLDM2:
     """Learn on a checkpoint's latents and save a folder: its networks, and `codec/` with what was learned.
 
@@ -50,8 +51,9 @@ def fit_checkpoint(
         table_hours: of audio that is used.
         tokens: of the vector codebook for each latent vector; 0: none.
         classes, tables: as for `fit_tables`.
+        device, dtype: as for `AudioLDM2.from_pretrained`.
     """
-    model = AudioLDM2.from_pretrained(name, device)
+    model = AudioLDM2.from_pretrained(name, device, dtype)
     vae, mel = model.autoencoder, model.mel
     cache = AudioCache.build(data, work / "audio", mel.sample_rate, progress)
     progress(f"{len(cache.clips)} clips, {cache.hours:.2f} h")
@@ -79,7 +81,7 @@ def fit_checkpoint(
     if isinstance(model.denoiser, UNet) and all(map(model.checkpoint.has, PARTS)):
         told = embed(model.checkpoint, "", model.device, model.dtype)
         save_file({k: v.float().cpu().contiguous() for k, v in told._asdict().items()}, out / CONDITION)
-    return AudioLDM2.from_pretrained(out, device)
+    return AudioLDM2.from_pretrained(out, device, dtype)
 
 
 def _error(decoded: Callable[[np.ndarray, int], np.ndarray], latents: list[np.ndarray], level: int) -> np.ndarray:
