@@ -29,6 +29,7 @@ NUMBERS_TRIED = 64
 WORK_TO_RESYNCHRONISE = 1 << 26
 MODEL = "vae/config.json", "vae/diffusion_pytorch_model.safetensors", "codec/config.json", "codec/tables.safetensors"
 DENOISER = "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json"
+PREDICTOR = "codec/predictor.json", "codec/predictor.safetensors"
 CONDITION = "codec/condition.safetensors"
 QUALITIES, OVERLAP = 48, 64  # of AudioLDM 2 checkpoints; hops that a packet shares with the next one
 START = 1400, 1527, 1665, 1816, 1980, 2159, 2355, 2568
@@ -57,7 +58,8 @@ class Model:
                 denoiser = [DENOISER[0], *weights(folder, "unet"), DENOISER[2], *there(folder, CONDITION)]
             else:
                 self.patch, self.overlap = config["patch"], 0
-                model, denoiser = MODEL, DENOISER
+                model = [*MODEL, *(name for part in PREDICTOR for name in there(folder, part))]
+                denoiser = DENOISER
             self.fingerprint = fingerprint(folder, model)
             self.denoiser, self.refinable = b"", NO_BASE
             if weights(folder, "unet"):
