@@ -85,31 +85,60 @@ class Encoder:
 
     def analyze(self, blocks: Iterable[np.ndarray]) -> Iterator[Analysis]:
         """Waveform blocks [C, n] at the codec's rate -> packets of latents, one after the other."""
+        group = list[np.ndarray]()
+        for window in self._windows(blocks):
+            if group and window.shape != group[0].shape:
+                yield from self.analyze_windows(group)
+                group = []
+            group.append(window)
+            if len(group) * len(window) >= self.model.batch:
+                yield from self.analyze_windows(group)
+                group = []
+        yield from self.analyze_windows(group)
+
+    def _windows(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         framer = self.framer()
         for block in blocks:
-            yield from map(self.analyze_window, framer.push(block))
-        yield from map(self.analyze_window, framer.flush())
+            yield from framer.push(block)
+        yield from framer.flush()
+
+    def analyze_windows(self, windows: Sequence[np.ndarray]) -> list[Analysis]:
+        """Samples of packets of equal duration with those around them, as `framer` gives them -> their latents."""
+        mel, waiting = self.model.mel, list[tuple[Analysis, np.ndarray]]()
+        packets = []
+        for window in windows:
+            packet = Analysis((window.shape[1] - 2 * mel.pad) // mel.hop_length - self.model.overlap)
+            packets.append(packet)
+            for c, channel in enumerate(window):
+                if c and np.array_equal(channel, window[c - 1]):
+                    packet.gains.append(container.GAIN_COPY)
+                    continue
+                core = channel[mel.pad : -mel.pad]
+                peak = float(np.abs(core - core.mean()).max())
+                packet.gains.append(gain_of(peak))
+                if packet.gains[-1] == container.GAIN_SILENT:
+                    continue
+                wave = ((channel - core.mean()) * np.float32(PEAK / peak)).astype(np.float32)
+                waiting.append((packet, wave))
+                if len(waiting) >= self.model.batch:
+                    self._transform(waiting)
+                    waiting.clear()
+        self._transform(waiting)
+        return packets
 
     @torch.inference_mode()
-    def analyze_window(self, window: np.ndarray) -> Analysis:
-        """One packet's samples with those around them, as `framer` gives them -> its latents."""
-        mel = self.model.mel
-        packet = Analysis((window.shape[1] - 2 * mel.pad) // mel.hop_length - self.model.overlap)
-        for c, channel in enumerate(window):
-            if c and np.array_equal(channel, window[c - 1]):
-                packet.gains.append(container.GAIN_COPY)
-                continue
-            core = channel[mel.pad : -mel.pad]
-            peak = float(np.abs(core - core.mean()).max())
-            packet.gains.append(gain_of(peak))
-            if packet.gains[-1] == container.GAIN_SILENT:
-                continue
-            wave = ((channel - core.mean()) * np.float32(PEAK / peak)).astype(np.float32)
-            magnitudes = mel.spectrum(torch.from_numpy(wave[None])).abs()
-            packet.latents.append(self.model.autoencoder.encode(mel.from_magnitudes(magnitudes))[0].numpy())
-            first = first_audible(magnitudes)
-            packet.energies.append((int(first[0]), float(audible_energy(magnitudes, first)[0])))
-        return packet
+    def _transform(self, normalised: Sequence[tuple[Analysis, np.ndarray]]) -> None:
+        """Give packets the latents of their channels, all at once."""
+        if not normalised:
+            return
+        mel, waves = self.model.mel, np.stack([wave for _, wave in normalised])
+        magnitudes = mel.spectrum(torch.from_numpy(waves).to(self.model.device)).abs()
+        latents = self.model.autoencoder.encode(mel.from_magnitudes(magnitudes)).cpu().numpy()
+        first = first_audible(magnitudes)
+        energies = zip(first.tolist(), audible_energy(magnitudes, first).tolist(), strict=True)
+        for (packet, _), mine, energy in zip(normalised, latents, energies, strict=True):
+            packet.latents.append(mine)
+            packet.energies.append(energy)
 
     def indices(self, packet: Analysis, level: int, vectors: VectorCodebook | None = None) -> np.ndarray:
         """Codebook indices of every channel of a packet, int32: [C, N, latent_channels], zeros where it is silent.
@@ -125,7 +154,7 @@ class Encoder:
             coded = iter([vectors.quantize(z)[:count] for z in packet.latents])
             mel = torch.full((1, packet.hops, model.mel.n_mels), model.mel.floor)
             with torch.inference_mode():
-                silence = vectors.quantize(model.autoencoder.encode(mel)[0].numpy())
+                silence = vectors.quantize(model.autoencoder.encode(mel.to(model.device))[0].cpu().numpy())
         out = np.stack([silence] * len(packet.gains))
         for c, gain in enumerate(packet.gains):
             if gain == container.GAIN_COPY:
@@ -189,9 +218,9 @@ class Encoder:
             layer: setting of an enhancement layer.
             own: packets say their quality themselves.
         """
-        group: list[Analysis] = []
+        group, most = list[Analysis](), max(BATCH, self.model.batch)
         for packet in packets:
-            if group and (packet.hops != group[0].hops or len(group) * len(packet.gains) >= BATCH):
+            if group and (packet.hops != group[0].hops or len(group) * len(packet.gains) >= most):
                 yield from self._pack(group, first, level, fidelity, layer, own)
                 first, group = first + len(group), []
             group.append(packet)
@@ -218,12 +247,12 @@ class Encoder:
             layers, ends, reached = self._enhance(packets, first, latents, level, step, layer)
             if not based:
                 latents, step = ends, float(step_size(reached))
-        for index, (packet, coded, decoded, body) in enumerate(
-            zip(packets, streams, latents, layers, strict=True), first
-        ):
+        gains = [tuple(packet.gains) for packet in packets]
+        if model.corrects_loudness:
+            gains = self._output_gains(packets, latents, step)
+        for index, (packet, coded, told, body) in enumerate(zip(packets, streams, gains, layers, strict=True), first):
             payload = model.codebook.pack(coded, level) if coded else b""
-            gains = self._output_gains(packet, decoded, step) if model.corrects_loudness else tuple(packet.gains)
-            record = Packet(packet.hops, gains, payload, level if own else None)
+            record = Packet(packet.hops, told, payload, level if own else None)
             yield container.pack_record(container.PACKET, record.pack(), index)
             if body is not None and packet.latents:
                 yield container.pack_record(container.LAYER, body, index)
@@ -258,19 +287,30 @@ class Encoder:
         borders = np.cumsum(counts)[:-1]
         return [layer.pack(p) for p in np.split(picks, borders)], list(ends.split(counts)), layer.level
 
-    def _output_gains(self, packet: Analysis, latents: Tensor, step: float) -> tuple[int, ...]:
-        """Gains with which the decoded packet is as loud as the original.
+    def _output_gains(
+        self, packets: Sequence[Analysis], latents: Sequence[Tensor], step: float
+    ) -> list[tuple[int, ...]]:
+        """Gains with which decoded packets are as loud as the originals.
 
         What is decoded is near the median, which has too little energy by as much as it has error. A gain raises what
         is quiet too, so TOLERANCE is left. More than MOST_CORRECTION, which the coarsest levels would need for some
         transients, is not made up for.
         """
-        gains = list(packet.gains)
-        coded = [c for c, gain in enumerate(gains) if gain not in SPECIAL]
-        for i, (c, (first, energy)) in enumerate(zip(coded, packet.energies, strict=True)):
-            magnitudes = self.model.decode_magnitudes(latents[i : i + 1], step)
-            decoded = float(audible_energy(magnitudes, torch.tensor([first]))[0])
-            missing = 10 * math.log10(energy / decoded)
-            correction = min(max(abs(missing) - TOLERANCE, 0), MOST_CORRECTION)
-            gains[c] = limit_gain(gains[c] + round(256 * math.copysign(correction, missing)))
-        return tuple(gains)
+        channels = [z for found in latents for z in found]
+        firsts = torch.tensor([first for packet in packets for first, _ in packet.energies])
+        decoded = list[float]()
+        for start in range(0, len(channels), self.model.batch):
+            some = slice(start, start + self.model.batch)
+            magnitudes = self.model.decode_magnitudes(torch.stack(channels[some]), step)
+            decoded += audible_energy(magnitudes, firsts[some].to(magnitudes.device)).tolist()
+        left = iter(decoded)
+        out = []
+        for packet in packets:
+            gains = list(packet.gains)
+            coded = [c for c, gain in enumerate(gains) if gain not in SPECIAL]
+            for c, (_, energy) in zip(coded, packet.energies, strict=True):
+                missing = 10 * math.log10(energy / next(left))
+                correction = min(max(abs(missing) - TOLERANCE, 0), MOST_CORRECTION)
+                gains[c] = limit_gain(gains[c] + round(256 * math.copysign(correction, missing)))
+            out.append(tuple(gains))
+        return out

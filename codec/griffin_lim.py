@@ -21,6 +21,11 @@ def overlap_add(frames: Tensor, hop: int) -> Tensor:
     return total.view(batch, -1)[:, : (count - 1) * hop + size]
 
 
+def ramp(count: int, like: Tensor) -> Tensor:
+    """So many numbers from 0 to 1, on the device that `like` is on."""
+    return torch.linspace(0, 1, count, device=like.device)
+
+
 def griffin_lim(
     magnitude: Tensor, mel: LogMel, iterations: int = 32, momentum: float = 0.99, head: Tensor | None = None
 ) -> Tensor:
@@ -33,27 +38,32 @@ def griffin_lim(
     Returns:
         waveform [B, T * hop_length + 2 * mel.pad], `mel.pad` samples of context at either end included.
     """
-    weight = overlap_add((mel.window**2).expand(1, magnitude.shape[-1], -1), mel.hop_length).clamp(min=1e-2)
+    hop, window = mel.hop_length, mel.array("window", magnitude)
+    weight = overlap_add((window**2).expand(1, magnitude.shape[-1], -1), hop).clamp(min=1e-2).reciprocal()
 
     def to_wave(spectrum: Tensor) -> Tensor:
-        frames = torch.fft.irfft(spectrum.transpose(1, 2), mel.n_fft) * mel.window
-        wave = overlap_add(frames, mel.hop_length) / weight
+        frames = torch.fft.irfft(spectrum, mel.n_fft)
+        wave = overlap_add(frames.mul_(window), hop).mul_(weight)
         if head is not None:
             wave[:, : head.shape[1]] = head
         return wave
 
+    # One frame after the other in memory, all along: transposing takes as long as a Fourier transform.
     if magnitude.is_complex():
-        estimate, magnitude = magnitude, magnitude.abs()
+        estimate, magnitude = magnitude.mT.contiguous(), magnitude.mT.abs()
     else:  # The same start for every channel keeps equal channels equal, and a file's sound the same in every run.
         generator = torch.Generator().manual_seed(0)
         phase = torch.rand(magnitude.shape[1:], generator=generator) * (2 * torch.pi)
-        estimate = torch.polar(magnitude, phase.expand_as(magnitude))
+        magnitude = magnitude.mT.contiguous()
+        estimate = torch.polar(magnitude, phase.mT.to(magnitude.device).expand_as(magnitude).contiguous())
     previous = torch.zeros_like(estimate)
     for _ in range(iterations):
-        consistent = mel.spectrum(to_wave(estimate))
-        estimate = consistent + momentum * (consistent - previous)
-        estimate *= magnitude / estimate.abs().clamp(min=1e-16)
-        previous = consistent
+        consistent = torch.fft.rfft(to_wave(estimate).unfold(1, mel.n_fft, hop) * window)
+        # Real and imaginary parts as real numbers: several times faster than complex arithmetic, and than abs() by far.
+        parts = torch.view_as_real(previous).lerp_(torch.view_as_real(consistent), 1 + momentum)
+        squares = parts.square()
+        scale = (squares[..., 0] + squares[..., 1]).clamp_(min=1e-32).rsqrt_().mul_(magnitude)
+        estimate, previous = previous.mul_(scale), consistent
     return to_wave(estimate)
 
 
@@ -80,7 +90,7 @@ class GriffinLim:
         self._frames = frames if self._frames is None else torch.cat([self._frames, frames], 2)
         count = self._frames.shape[2] - self.LOOKAHEAD
         if count <= self.OVERLAP:
-            return torch.zeros(len(frames), 0)
+            return self._frames.new_zeros(len(frames), 0, dtype=torch.float32)
         return self._chunk(count, last=False)
 
     def flush(self) -> Tensor:
@@ -95,20 +105,22 @@ class GriffinLim:
         if magnitude.any() or (self._head is not None and self._head.any()):
             wave = griffin_lim(magnitude, self.mel, self.iterations, head=self._head)
         else:
-            wave = torch.zeros(len(magnitude), magnitude.shape[2] * hop + 2 * pad)
+            size = magnitude.shape[2] * hop + 2 * pad
+            wave = magnitude.new_zeros(len(magnitude), size, dtype=torch.float32)
         done = pad if self._head is None else self._head.shape[1]
         settled = count * hop + (pad if last else 0)
         if self._next is not None:
             fade = slice(done, done + self.FADE)
-            wave[:, fade] = torch.lerp(self._next, wave[:, fade], torch.linspace(0, 1, self.FADE))
-        self._next = wave[:, settled : settled + self.FADE]
+            wave[:, fade] = torch.lerp(self._next, wave[:, fade], ramp(self.FADE, wave))
+        # Copies: parts of it would keep the whole in memory, for each channel
+        self._next = wave[:, settled : settled + self.FADE].clone()
         drop = count - self.OVERLAP
-        self._frames = None if last else magnitude[:, :, drop:]
-        self._head = wave[:, drop * hop : settled]
+        self._frames = None if last else magnitude[:, :, drop:].clone()
+        self._head = wave[:, drop * hop : settled].clone()
         # The estimate is inconsistent, so its waveform has too little energy; make up for it, gliding to the new gain
         pair = (magnitude.abs(), self.mel.spectrum(wave).abs())
         wanted, energy = (m[:, AUDIBLE:].square().sum((1, 2)) + 1e-9 for m in pair)
         gain = (wanted / energy).clamp(0.25, 4).sqrt()[:, None]
         before = gain if self._gain is None else self._gain
         self._gain = gain
-        return wave[:, done:settled] * torch.lerp(before, gain, torch.linspace(0, 1, settled - done))
+        return wave[:, done:settled] * torch.lerp(before, gain, ramp(settled - done, wave))
