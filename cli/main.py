@@ -316,6 +316,8 @@ def fit(
         _say(f"{time.strftime('%H:%M:%S')}  {line}")
 
     if model is None:
+        if loading:
+            raise click.UsageError(f"--{next(iter(loading))} is for --model")
         from ..codec.fit import fit_model
 
         fit_model(list(data), out, work, progress, **options)

@@ -135,7 +135,7 @@ class Encoder:
         magnitudes = mel.spectrum(torch.from_numpy(waves).to(self.model.device)).abs()
         latents = self.model.autoencoder.encode(mel.from_magnitudes(magnitudes)).cpu().numpy()
         first = first_audible(magnitudes)
-        energies = zip(first.tolist(), audible_energy(magnitudes, first).tolist(), strict=True)
+        energies = zip(first.cpu().tolist(), audible_energy(magnitudes, first).cpu().tolist(), strict=True)
         for (packet, _), mine, energy in zip(normalised, latents, energies, strict=True):
             packet.latents.append(mine)
             packet.energies.append(energy)
@@ -302,7 +302,7 @@ class Encoder:
         for start in range(0, len(channels), self.model.batch):
             some = slice(start, start + self.model.batch)
             magnitudes = self.model.decode_magnitudes(torch.stack(channels[some]), step)
-            decoded += audible_energy(magnitudes, firsts[some].to(magnitudes.device)).tolist()
+            decoded += audible_energy(magnitudes, firsts[some].to(magnitudes.device)).cpu().tolist()
         left = iter(decoded)
         out = []
         for packet in packets:
