@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .griffin_lim import overlap_add
+from .griffin_lim import overlap_add, window_sum
 from .layers import ResidualBlock
 from .mel import LogMel
 
@@ -95,6 +95,6 @@ class Corrector(nn.Module):
 def waveform(spectrum: Tensor, mel: LogMel) -> Tensor:
     """Waveform [B, T * hop_length] whose STFT is nearest to [B, n_fft // 2 + 1, T]; the context at its ends is cut."""
     window = mel.array("window", spectrum)
-    frames = torch.fft.irfft(spectrum.mT, mel.n_fft) * window
-    weight = overlap_add((window**2).expand(1, frames.shape[1], -1), mel.hop_length).clamp(min=1e-2)
-    return (overlap_add(frames, mel.hop_length) / weight)[:, mel.pad : -mel.pad]
+    frames = torch.fft.irfft(spectrum.mT, mel.n_fft)
+    weight = window_sum(frames.shape[1], mel.hop_length, window)
+    return (overlap_add(frames, mel.hop_length, window) / weight)[:, mel.pad : -mel.pad]

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .corrector import STRIDE, Corrector
-from .gain import AUDIBLE
-from .griffin_lim import GriffinLim, ramp
+from .griffin_lim import GriffinLim, audible, ramp
 from .mel import LogMel
 from .quantizer import COARSEST
 
@@ -94,8 +93,3 @@ class Correction:
         self._sides, self._wave = self._sides[..., drop:].clone(), self._wave[:, drop * hop :].clone()
         self._before = ends - drop
         return decoded, given
-
-
-def audible(mel: LogMel, wave: Tensor) -> Tensor:
-    """Energy of waveforms [C, N] above 60 Hz: [C]."""
-    return mel.spectrum(wave)[:, AUDIBLE:].abs().square().sum((1, 2)) + 1e-9
