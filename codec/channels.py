@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,11 @@ Frames = Callable[
 ]  # of a group of channels [C, frame_size, T], made when it is called: 255 would take 540 MB
 
 
+def held(frames: Tensor) -> Frames:
+    """Frames that are made already."""
+    return lambda: frames
+
+
 def alike(function: Callable[..., Any], *groups: list[Any]) -> list[Any]:
     """What a function makes of each group; neighbours that are the same objects stay one."""
     out: list[Any] = []
@@ -28,26 +33,41 @@ def alike(function: Callable[..., Any], *groups: list[Any]) -> list[Any]:
 
 
 class Voice:
-    """A group of channels: its vocoder, and the frames that were heard last."""
+    """A group of channels: its vocoder, and what was heard last.
 
-    def __init__(self, vocoder: Any, before: Tensor):
-        self._vocoder, self._before = vocoder, before
+    Args:
+        vocoder: of the model, see `Model.vocoder`.
+        heard: frames [C, frame_size, T] and T, one after the other. They are not kept but made again if a gap follows:
+            what is needed of them is half a megabyte for each channel.
+    """
 
-    def push(self, frames: Tensor) -> Tensor:
-        """Take frames [C, frame_size, T]; return the waveforms [C, N] that are settled by now."""
-        self._before = torch.cat([self._before, frames[..., -CONTEXT:]], -1)[..., -CONTEXT:].clone()
-        return self._vocoder.push(frames)
+    def __init__(self, vocoder: Any, heard: Sequence[tuple[Frames, int]]):
+        self._vocoder, self._heard = vocoder, heard
+
+    def push(self, frames: Frames) -> Tensor:
+        """Take frames; return the waveforms [C, N] that are settled by now."""
+        made = frames()
+        heard = [*self._heard, (frames, made.shape[-1])]
+        while sum(count for _, count in heard[1:]) >= CONTEXT:
+            heard = heard[1:]
+        self._heard = heard
+        return self._vocoder.push(made)
+
+    def recall(self) -> None:
+        """Make what was heard again, before a gap is filled."""
+        before = torch.cat([frames() for frames, _ in self._heard], -1)[..., -CONTEXT:].clone()
+        self._heard = [(held(before), before.shape[-1])]
 
     def fill(self, after: Tensor, missing: int, start: int) -> Tensor:
-        """The same with frames of a gap, as `conceal.fill` makes them."""
-        return self._vocoder.push(fill(self._before, after, missing, start))
+        """As `push`, with frames of a gap that `conceal.fill` makes."""
+        return self._vocoder.push(fill(self._heard[0][0](), after, missing, start))
 
     def flush(self) -> Tensor:
         """The rest, behind what was pushed."""
         return self._vocoder.flush()
 
     def __copy__(self) -> Voice:
-        return Voice(copy.copy(self._vocoder), self._before)
+        return Voice(copy.copy(self._vocoder), self._heard)
 
 
 class Voices:
@@ -57,24 +77,27 @@ class Voices:
         counts = [min(model.batch, channels - first) for first in range(0, channels, model.batch)]
         self._channels = channels
         self._nothing = [torch.zeros(count, model.frame_size, 0, device=model.device) for count in counts]
-        first, last = (Voice(model.vocoder(), self._nothing[end]) for end in (0, -1))
+        ends = (self._nothing[0], self._nothing[-1])
+        first, last = (Voice(model.vocoder(), [(held(nothing), 0)]) for nothing in ends)
         self._voices = [first] * (len(counts) - 1) + [first if counts[-1] == counts[0] else last]
 
     @torch.inference_mode()
     def push(self, frames: list[Frames]) -> np.ndarray:
         """Take the frames of every group; return the waveforms [C, N] that are settled by now."""
         self._part(frames)
-        return self._run(lambda c, voice: voice.push(frames[c]()))
+        return self._run(lambda c, voice: voice.push(frames[c]))
 
     def fill(self, missing: int, following: list[Frames] | None) -> Iterator[np.ndarray]:
         """The same with the frames of a gap in front of others, or at the end; in pieces."""
         if not missing:
             return
         after = self._nothing
-        if following:
-            with torch.inference_mode():
+        with torch.inference_mode():
+            if following:
                 after = alike(lambda frames: frames()[..., :CONTEXT].clone(), following)
-            self._part(after)
+                self._part(after)
+            for voice in {id(voice): voice for voice in self._voices}.values():
+                voice.recall()
         for start in range(0, missing, PIECE):
             with torch.inference_mode():
                 made = self._run(lambda c, voice, start=start: voice.fill(after[c], missing, start))

@@ -16,7 +16,7 @@ from ..format.errors import DamageError
 from ..format.layer import MAX_STEPS, Layer
 from ..format.stream import Item, StreamReader
 from .audio import length_at, resample
-from .channels import Frames, Voices, alike
+from .channels import Frames, Voices, alike, held
 from .diffusion import Walk
 from .folder import ModelError
 from .gain import AUDIBLE, PEAK, SPECIAL, audible_energy, peak_of
@@ -151,7 +151,7 @@ class Decoder:
                 made = alike(lambda f: f(), frames)
                 made = alike(crossfade, behind, made) if behind else made
                 behind = alike(lambda m, hops=hops: m[..., hops:], made)
-                frames = alike(lambda m: lambda: m, made)
+                frames = alike(held, made)
             if skip >= stop:
                 continue
             if frames is None:
