@@ -1,10 +1,11 @@
-"""How fast codecs are, side by side in one run: `python -m aldm.bench.speed CLIP`.
+"""How fast codecs are, side by side in one run: `python -m aldm.bench.speed CLIP`; ours on a GPU: with `--device cuda`.
 
 EnCodec, DAC and Mimi are built at the size that was published, with random weights: speed does not depend on them.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
 import tempfile
 import time
@@ -17,6 +18,7 @@ import numpy as np
 
 from ..codec.audio import read_audio
 from ..codec.codec import Codec
+from ..codec.device import find_device
 from .codecs import CHECKPOINTS, Missing, Opus, TransformersCodec
 
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -40,11 +42,11 @@ class Untrained(TransformersCodec):
         self.rates = self.kind.rates(self.model.config)
 
 
-def candidates(wave: np.ndarray, folder: Path) -> dict[str, Callable[[], Times]]:
-    """What to time, by name."""
+def candidates(wave: np.ndarray, folder: Path, device: str) -> dict[str, Callable[[], Times]]:
+    """What to time, by name; other codecs on the CPU only."""
     found: dict[str, Callable[[], Times]] = {}
     for vocoder in ("network", "griffin-lim"):
-        codec = Codec.from_pretrained(vocoder=vocoder)
+        codec = Codec.from_pretrained(vocoder=vocoder, device=device)
         for bitrate in (0.75, 1.5, 3.0, 6.0) if vocoder == "network" else (1.5,):
 
             def ours(codec: Codec = codec, bitrate: float = bitrate) -> Times:
@@ -56,6 +58,8 @@ def candidates(wave: np.ndarray, folder: Path) -> dict[str, Callable[[], Times]]
 
             found[f"aldm, {bitrate:g} kbit/s" + ", --vocoder griffin-lim" * (vocoder != "network")] = ours
     others: dict[str, Any] = {}
+    if device != "cpu":
+        return found
     for kind in PUBLISHED:
         others[f"{kind}, {SETTINGS[kind]} kbit/s"] = (lambda kind=kind: Untrained(kind)), SETTINGS[kind]
     others["opus, 9 kbit/s"] = Opus, "9"
@@ -73,6 +77,48 @@ def candidates(wave: np.ndarray, folder: Path) -> dict[str, Callable[[], Times]]
     return found
 
 
+def hours(wave: np.ndarray, device: str, jobs: int, turns: int = 3) -> tuple[float, float]:
+    """Hours of sound that so many processes encode, and decode, at 1.5 kbit/s in a minute, all at the same time.
+
+    Each has the model loaded and has coded the sound once before.
+    """
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(jobs, _load, (wave, device, context.Barrier(jobs))) as pool:
+        totals = []
+        for side in (_encode, _decode):
+            spans = pool.map(side, [turns] * jobs, 1)
+            took = max(end for _, end in spans) - min(begin for begin, _ in spans)
+            totals.append(jobs * turns * len(wave) / 16000 / 3600 / (took / 60))
+    return totals[0], totals[1]
+
+
+_job: tuple[Codec, np.ndarray, bytes, Any]
+
+
+def _load(wave: np.ndarray, device: str, barrier: Any) -> None:
+    global _job
+    codec = Codec.from_pretrained(device=device)
+    data = codec.encode(wave, 16000, bitrate=1.5)
+    codec.decode(data)
+    _job = codec, wave, data, barrier
+
+
+def _encode(turns: int) -> Times:
+    _job[3].wait()  # until every process has such a task
+    begin = time.time()
+    for _ in range(turns):
+        _job[0].encode(_job[1], 16000, bitrate=1.5)
+    return begin, time.time()
+
+
+def _decode(turns: int) -> Times:
+    _job[3].wait()  # until every process has such a task
+    begin = time.time()
+    for _ in range(turns):
+        _job[0].decode(_job[2])
+    return begin, time.time()
+
+
 def stages(wave: np.ndarray) -> dict[str, float]:
     """Seconds of each stage of our own codec at 1.5 kbit/s, by what the profiler sees."""
     import cProfile
@@ -83,7 +129,7 @@ def stages(wave: np.ndarray) -> dict[str, float]:
     with cProfile.Profile() as profile:
         codec.decode(codec.encode(wave, 16000, bitrate=1.5))
     wanted = {
-        ("encoder.py", "analyze_window"): "encode: mel and autoencoder",
+        ("encoder.py", "analyze_windows"): "encode: mel and autoencoder",
         ("encoder.py", "fit_bitrate"): "encode: search for the bitrate",
         ("encoder.py", "_pack"): "encode: quantise, loudness, entropy coding",
         ("entropy.py", "decode_indices"): "decode: entropy coding",
@@ -103,19 +149,24 @@ def stages(wave: np.ndarray) -> dict[str, float]:
 @click.option("--seconds", default=30.0, show_default=True, help="Of the clip, repeated if it is shorter.")
 @click.option("--repeats", default=5, show_default=True)
 @click.option("--threads", type=int, help="Of torch.")
-def main(clip: str, seconds: float, repeats: int, threads: int | None) -> None:
+@click.option(
+    "--device", default="cpu", show_default=True, help="Where our codec runs; the others only run on the CPU."
+)
+@click.option("--jobs", type=click.IntRange(1), help="Also: hours in a minute of so many processes at once.")
+def main(clip: str, seconds: float, repeats: int, threads: int | None, device: str, jobs: int | None) -> None:
     """Time encoding and decoding, as a fraction of the clip's duration: the median of some repeats."""
     import torch
 
+    device = find_device(device)
     if threads:
         torch.set_num_threads(threads)
     mono = read_audio(clip, 16000)[0]
     wave = np.resize(mono, round(seconds * 16000))
     with tempfile.TemporaryDirectory() as folder:
-        jobs = candidates(wave, Path(folder))
-        times: dict[str, list[Times]] = {name: [] for name in jobs}
+        found = candidates(wave, Path(folder), device)
+        times: dict[str, list[Times]] = {name: [] for name in found}
         for turn in range(repeats + 1):  # in turns, so that a busy moment hits all alike; the first warms up
-            for name, job in jobs.items():
+            for name, job in found.items():
                 if turn:
                     times[name].append(job())
                 else:
@@ -126,9 +177,17 @@ def main(clip: str, seconds: float, repeats: int, threads: int | None) -> None:
     for name, (encode, decode) in medians.items():
         ratio = f"{(encode + decode) / yardstick:.2f}" if yardstick else ""
         click.echo(f"| {name} | {encode:.4f} | {decode:.4f} | {ratio} |")
-    click.echo(f"\n{torch.get_num_threads()} threads, {seconds:g} s of sound, torch {torch.__version__}\n")
-    for name, took in stages(wave).items():
-        click.echo(f"| {name} | {took / seconds:.4f} |")
+    chip = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    click.echo(f"\n{chip}, {torch.get_num_threads()} threads, {seconds:g} s of sound, torch {torch.__version__}\n")
+    encode, decode = (1 / 60 / took for took in medians["aldm, 1.5 kbit/s"])
+    click.echo(f"hours in a minute at 1.5 kbit/s: encode {encode:.2f}, decode {decode:.2f}")
+    if jobs:
+        encode, decode = hours(wave, device, jobs)
+        click.echo(f"{jobs} processes at once: encode {encode:.2f}, decode {decode:.2f}")
+    if device == "cpu":
+        click.echo()
+        for name, took in stages(wave).items():
+            click.echo(f"| {name} | {took / seconds:.4f} |")
 
 
 if __name__ == "__main__":

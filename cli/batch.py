@@ -18,12 +18,14 @@ from typing import Any
 import click
 
 from . import work
+from .checkpoint import DEVICE_HELP
 from .ledger import LOG, Row, choose, new_rows, read_log, write_summary
 from .shards import Shards, assign
 from .sources import plan
 
 PARTIAL = ".aldm-partial"  # what is not complete yet; emptied when a run begins and ends
 SAY_EVERY = 30.0  # seconds, where there is no terminal
+PER_GPU = 4  # processes: most of what is left to do is the CPU's
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -37,7 +39,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 @click.option("--bitrate", "-b", type=click.FloatRange(min=0, min_open=True), metavar="KBPS", help="As for encode.")
 @click.option("--quality", "-q", type=click.IntRange(min=0), metavar="Q", help="As for encode.")
 @click.option("--model", "-m", metavar="M", help="Model in the package, or a model folder.")
-@click.option("--jobs", "-j", type=click.IntRange(1), help="Processes.  [default: one per core]")
+@click.option("--device", metavar="D", help=DEVICE_HELP)
+@click.option(
+    "--jobs", "-j", type=click.IntRange(1), help=f"Processes.  [default: one per core, or {PER_GPU} on a GPU]"
+)
 @click.option("--force", "-f", is_flag=True, help="Replace files that no run of this command wrote.")
 @click.option("--tokens", is_flag=True, help="Write tokens, to shards, instead of .aldm files.")
 @click.option("--codebook", type=click.Choice(["vq", "scalar"]), help="Of the tokens.  [default: vq]")
@@ -54,6 +59,7 @@ def batch(
     bitrate: float | None,
     quality: int | None,
     model: str | None,
+    device: str | None,
     jobs: int | None,
     force: bool,
     tokens: bool,
@@ -91,6 +97,10 @@ def batch(
     folder = find_model(model)
     if model not in (None, *embedded_models()):
         model = os.path.abspath(folder)  # workers may be elsewhere
+    if engine == "local" and device not in (None, "cpu"):
+        from ..codec.device import find_device
+
+        device = find_device(device)
     options: dict[str, Any] = dict(model=fingerprint(folder).hex())
     options |= _token_options(folder, codebook, quality) if tokens else dict(bitrate=bitrate, quality=quality)
     out.mkdir(parents=True, exist_ok=True)
@@ -120,13 +130,15 @@ def batch(
         if engine == "ray":
             from .ray_engine import on_ray
 
-            given = (model, options["model"], 1)
-            running = on_ray(function, tasks, jobs, work.start, *given, scratch=partial, address=address)
+            given = (model, options["model"], 1, device)
+            place: dict[str, Any] = dict(scratch=partial, address=address, per_gpu=PER_GPU, device=device)
+            running = on_ray(function, tasks, jobs, work.start, *given, **place)
         else:
             from ..bench.pool import in_processes
 
-            jobs = jobs or os.cpu_count() or 1
-            given = (model, options["model"], max(1, (os.cpu_count() or 1) // jobs))
+            cores = os.cpu_count() or 1
+            jobs = jobs or (cores if device in (None, "cpu") else min(cores, PER_GPU))
+            given = (model, options["model"], max(1, cores // jobs), device)
             running = contextlib.closing(in_processes(function, tasks, jobs, work.start_process, *given))
         with running as results:
             stopped = _run(todo, results, out, keep)

@@ -1,4 +1,4 @@
-"""Options of the commands that run AudioLDM 2 checkpoints, and how its notices are shown."""
+"""Options of the commands that run networks, most of them for AudioLDM 2 checkpoints, and how its notices are shown."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import click
 from ..codec.checkpoint import Notice
 
 MODEL_HELP = "Model in the package, model folder, or AudioLDM 2: music, speech, large."
+DEVICE_HELP = "Where networks run: cpu (default), cuda, ...; auto: a GPU if there is one."
 OPTIONS: dict[str, Callable[..., Any]] = {
-    "device": click.option("--device", metavar="D", help="AudioLDM 2: where networks run: cpu (default), cuda, ..."),
+    "device": click.option("--device", metavar="D", help=DEVICE_HELP),
     "dtype": click.option(
         "--dtype",
         type=click.Choice(["float32", "float16", "bfloat16"]),

@@ -41,7 +41,7 @@ def new_rows(wanted: Wanted, options: dict[str, Any]) -> list[Row]:
             if len(pairs) > 1:
                 row["error"] = f"{len(pairs)} inputs would be written to {row['target']}"
             elif not source.is_file():
-                row["error"] = "No such file"
+                row["error"] = "A folder; name it as an INPUT" if source.is_dir() else "No such file"
             else:
                 row |= dict(size=source.stat().st_size, mtime=source.stat().st_mtime_ns)
             rows.append(row)
@@ -75,6 +75,7 @@ def choose(rows: list[Row], log: dict[str, Row], out: Path, force: bool) -> list
         else:
             todo.append(row)
     with open(out / LOG, "a") as lines:  # so that a run after a kill knows whose files these are
+        lines.write("\n" if lines.tell() else "")  # a killed run's last line may be half a one
         lines.writelines(json.dumps(row | dict(error=NOT_DONE)) + "\n" for row in todo)
     return todo
 

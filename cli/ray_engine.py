@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import pickle
 import secrets
@@ -36,8 +37,10 @@ def on_ray(
     *given: Any,
     scratch: Path,
     address: str | None,
+    per_gpu: int = 1,
+    device: str | None = None,
 ) -> Iterator[Iterator[tuple[Task, Any]]]:
-    """Call the function in Ray Data's actors of one CPU: pairs of task and result as they come.
+    """Call the function in Ray Data's actors of one CPU, and a share of a GPU: pairs of task and result as they come.
 
     Ray tries again what a worker that died had in hand; a task that TRIES workers died of gets BrokenProcessPool as its
     result. Leaving the context ends what runs.
@@ -47,9 +50,11 @@ def on_ray(
         start: called with `given` in every worker first.
         scratch: folder that all machines of the cluster see.
         address: of a cluster; default: one of this machine, which ends with the context.
+        per_gpu: workers that share a GPU, unless `jobs` says otherwise.
+        device: where workers compute: GPUs are asked for unless it is the CPU; "auto": if the cluster has any.
 
     Raises:
-        click.ClickException: no Ray, no such cluster, or workers that do not start.
+        click.ClickException: no Ray, no such cluster, no GPUs in it, or workers that do not start.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is None:  # nobody else may use it; without a token here Ray leaves one in the home folder
@@ -75,12 +80,17 @@ def on_ray(
             return dict(number=row["number"], result=result)
 
     def results() -> Generator[tuple[Task, Any]]:
-        workers = jobs or int(ray.cluster_resources().get("CPU", 1))
+        found = ray.cluster_resources()
+        cores, gpus = int(found.get("CPU", 1)), int(found.get("GPU", 0)) if device not in (None, "cpu") else 0
+        if not gpus and device not in (None, "cpu", "auto"):
+            raise click.ClickException(f"this cluster has no GPU for --device {device}")
+        workers = jobs or (min(cores, per_gpu * gpus) if gpus else cores)
+        needs: dict[str, Any] = dict(num_cpus=1, num_gpus=1 / math.ceil(workers / gpus) if gpus else 0)
         rows = [dict(number=number, task=pickle.dumps(task)) for number, task in enumerate(tasks)]
         blocks = min(len(rows), BLOCKS)
         pool = ray.data.ActorPoolStrategy(size=min(workers, blocks), max_tasks_in_flight_per_actor=IN_FLIGHT)
         worker: Any = Worker
-        data = ray.data.from_items(rows, override_num_blocks=blocks).map(worker, compute=pool, num_cpus=1)
+        data = ray.data.from_items(rows, override_num_blocks=blocks).map(worker, compute=pool, **needs)
         try:
             for row in data.iter_rows():
                 result = row["result"]

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
+
 Wanted = dict[str, list[tuple[Path, Path]]]  # by name
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64"}
@@ -25,12 +27,19 @@ def find_sources(inputs: tuple[str, ...], manifest: Path | None) -> Iterator[tup
             yield from ((p, p.relative_to(Path(*fixed))) for p in matches)
         else:
             yield path, Path(path.name)
-    for line in manifest.read_text().splitlines() if manifest else ():
+    for line in _lines(manifest) if manifest else ():
         if line.strip():
             path = Path(line.strip())
             inside = not path.is_absolute() and ".." not in path.parts
             assert manifest is not None
             yield manifest.parent / path, path if inside else Path(path.name)
+
+
+def _lines(manifest: Path) -> list[str]:
+    try:
+        return manifest.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise click.ClickException(f"{manifest}: not a text of paths: {error.reason}") from error
 
 
 def plan(inputs: tuple[str, ...], manifest: Path | None) -> Wanted:

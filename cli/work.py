@@ -19,7 +19,7 @@ Result = dict[str, Any]  # of a task
 _codec: Any = None  # of this process
 
 
-def start(model: str | None, wanted: str, threads: int) -> None:
+def start(model: str | None, wanted: str, threads: int, device: str | None) -> None:
     """Make this process's codec of a model with that fingerprint."""
     global _codec
     import torch
@@ -27,15 +27,15 @@ def start(model: str | None, wanted: str, threads: int) -> None:
     from ..codec.codec import Codec
 
     torch.set_num_threads(threads)
-    _codec = Codec.from_pretrained(model)
+    _codec = Codec.from_pretrained(model, device=device)
     if (found := _codec.model.fingerprint.hex()) != wanted:
         raise ValueError(f"a worker has another model {model or 'base'}: {found[:8]}, not {wanted[:8]}")
 
 
-def start_process(model: str | None, wanted: str, threads: int) -> None:
+def start_process(model: str | None, wanted: str, threads: int, device: str | None) -> None:
     """The same in a process of a terminal's group: at Ctrl-C the parent decides, and what runs may end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    start(model, wanted, threads)
+    start(model, wanted, threads, device)
 
 
 def encode(task: Task) -> Result:

@@ -13,6 +13,7 @@ import soxr
 from ..format.container import MAX_RATE
 
 BLOCK_SECONDS = 10
+WRITE = 1 << 14  # samples that are transposed at once: a block of 255 channels takes 170 MB
 TAGS = ("title", "artist", "album", "tracknumber", "date", "genre", "comment", "copyright", "license")  # of libsndfile
 LOUDEST = 1e4
 
@@ -173,7 +174,8 @@ def write_audio(
                     with contextlib.suppress(sf.LibsndfileError):  # not in this format
                         setattr(out, tag.lower(), value)
             for block in blocks:
-                out.write(block.T)
+                for start in range(0, block.shape[1], WRITE):
+                    out.write(block[:, start : start + WRITE].T)
                 count += block.shape[1]
                 progress(count)
     except (sf.LibsndfileError, AssertionError) as error:  # soundfile asserts that all was written

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..format.entropy import Tables
 from .adaptive import AdaptiveCodebook
 from .checkpoint import LICENCE, MODEL_TAG, PROMPT_TAG, Checkpoint, Notice, tagged
+from .device import find_device
 from .folder import TABLES, VECTORS, ModelError
 from .griffin_lim import GriffinLim
 from .hifigan import HifiGan, Hybrid, MelGriffinLim
@@ -90,7 +91,7 @@ class Vae:
     def decode(self, latents: Tensor, step: Tensor) -> Tensor:
         """Latents [B, latent_channels, N] -> log-mel [B, N * patch, n_mels]; the quantiser's step is not asked."""
         parted = self.unflatten(latents).to(self.device, self.dtype) / self.scaling
-        return self.network.decode(parted).sample[:, 0].float().cpu()
+        return self.network.decode(parted).sample[:, 0].float()
 
     def flatten(self, parted: Tensor) -> Tensor:
         """[B, channels, N, bands] -> [B, latent_channels, N]."""
@@ -107,14 +108,13 @@ class AudioLDM2(Model):
 
     Attributes:
         checkpoint: where it is from.
-        device, dtype: where it runs, and with what numbers.
+        dtype: with what numbers networks run.
         vocoder_name: one of `vocoders`, or None: HiFi-GAN.
         emphasis: dB that the vocoder's frames rise from BRIGHT to the highest band.
         match_loudness: whether HiFi-GAN's sound is made as loud as its log-mel; Griffin-Lim's is in any case.
     """
 
     checkpoint: Checkpoint = field(kw_only=True)
-    device: str = "cpu"
     dtype: torch.dtype = torch.float32
     vocoder_name: str | None = None
     emphasis: float = 0.0
@@ -140,7 +140,7 @@ class AudioLDM2(Model):
 
         Args:
             name: as for `Checkpoint`.
-            device: "cpu" (default), "cuda", ...
+            device: as for `Model`.
             dtype: one of DTYPES; default: float16 on a GPU, else float32.
             posterior, std_limit: as for `Vae`.
             emphasis, match_loudness: attributes.
@@ -149,11 +149,7 @@ class AudioLDM2(Model):
             ModelError: it is not there, or does not load or fit.
         """
         checkpoint = Checkpoint(str(name))
-        device = device or "cpu"
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise ModelError(f"no device {device}: {str(error).splitlines()[0]}") from error
+        device = find_device(device)
         chosen = pick_dtype(device, dtype)
         mel = LogMel()  # the front-end that all of them were trained with
         vae: Any = Vae(checkpoint, mel, device, chosen, posterior, std_limit)
@@ -198,6 +194,10 @@ class AudioLDM2(Model):
         return [f"{MODEL_TAG}={self.checkpoint.name if self.checkpoint.from_hub else 'audioldm2:' + self.name}"]
 
     @property
+    def batch(self) -> int:
+        return 1  # these networks fill a GPU, and its memory, as it is
+
+    @property
     def frame_size(self) -> int:
         return self.mel.n_mels + 1
 
@@ -205,7 +205,7 @@ class AudioLDM2(Model):
         """Latents -> [B, n_mels + 1, N * patch], as the vocoders of `hifigan` take them."""
         bands = self.decode_mel(latents, step).exp().transpose(1, 2)
         if self.emphasis:
-            bands = bands * self._tilt[:, None]
+            bands = bands * self._tilt.to(bands.device)[:, None]
         return torch.cat([bands, torch.ones_like(bands[:, :1])], 1)
 
     @property
@@ -234,7 +234,7 @@ class AudioLDM2(Model):
         return replace(self, vocoder_name=name)
 
     def _hifigan(self) -> Any:
-        """The checkpoint's vocoder: log-mel [B, T, n_mels] -> waveform on the CPU."""
+        """The checkpoint's vocoder: log-mel [B, T, n_mels] -> waveform."""
         config = self.checkpoint.config("vocoder")
         hop = int(np.prod(config.get("upsample_rates", [])))
         expected = (self.mel.n_mels, self.mel.hop_length, self.mel.sample_rate)
@@ -243,4 +243,4 @@ class AudioLDM2(Model):
         from transformers import SpeechT5HifiGan
 
         network, _ = load_network(SpeechT5HifiGan, self.checkpoint, "vocoder", self.device, self.dtype)
-        return lambda mel: network(mel.to(self.device, self.dtype)).float().cpu()
+        return lambda mel: network(mel.to(self.device, self.dtype)).float()

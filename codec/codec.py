@@ -63,19 +63,20 @@ class Codec:
 
         Args:
             model: a name in the package; "music", "speech", "large" or the hub's name of such a checkpoint; a folder.
-            options: of `Codec`, and for checkpoints those of `AudioLDM2.from_pretrained`.
+            options: of `Codec`; `device`: "cpu" (default), "cuda", ..., or "auto", a GPU if there is one; and for
+                checkpoints those of `AudioLDM2.from_pretrained`.
 
         Raises:
-            ModelError: no such model, or one that does not load.
+            ModelError: no such model or device, or a model that does not load.
         """
         if is_checkpoint(model):
             from .audioldm2 import AudioLDM2
 
             own = {name: options.pop(name) for name in ("packet_seconds", "vocoder") if name in options}
             return cls(AudioLDM2.from_pretrained(model, **options), **own)
-        if foreign := options.keys() - {"packet_seconds", "vocoder"}:
+        if foreign := options.keys() - {"packet_seconds", "vocoder", "device"}:
             raise ValueError(f"{', '.join(sorted(foreign))}: only for AudioLDM 2 checkpoints")
-        return cls(Model.from_pretrained(model), **options)
+        return cls(Model.from_pretrained(model, options.pop("device", None)), **options)
 
     def encode(
         self,
@@ -258,7 +259,7 @@ class Codec:
             raise ValueError("no tokens")
         with torch.inference_mode():
             frames = self.model.frames(torch.from_numpy(np.stack(latents)), float(step_size(level)))
-            return self.model.synthesize(frames).numpy()
+            return self.model.synthesize(frames).cpu().numpy()
 
     def _vectors(self, codebook: str) -> VectorCodebook | None:
         if codebook not in ("scalar", "vq"):
@@ -406,7 +407,7 @@ class Codec:
         vocoder = self.model.vocoder()
         with torch.inference_mode():
             pieces = [vocoder.push(self.model.frames(latents, 0.0)), vocoder.flush()]
-        return torch.cat(pieces, 1)[:, :samples].numpy()
+        return torch.cat(pieces, 1)[:, :samples].cpu().numpy()
 
     def _generated_samples(self, seconds: float, seed: int) -> int:
         if self.model.denoiser is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import replace
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .griffin_lim import overlap_add
+from .griffin_lim import overlap_add, window_sum
 from .layers import ResidualBlock
 from .mel import LogMel
 
@@ -38,6 +37,8 @@ class Corrector(nn.Module):
         blocks: residual blocks; each sees `STRIDE` frames more to either side.
     """
 
+    advance: Tensor
+
     def __init__(self, mel: LogMel, width: int = 384, blocks: int = 4):
         super().__init__()
         self.config: dict[str, Any] = dict(width=width, blocks=blocks)
@@ -48,14 +49,11 @@ class Corrector(nn.Module):
         self.input = nn.Linear(STRIDE * (5 * self.bins + mel.n_mels + 1), width)
         self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(blocks))
         self.output = nn.Linear(width, STRIDE * 2 * self.bins)
+        # conjugate of how a steady sine in the middle of each bin turns from frame to frame, [bins, 1]
+        angle = 2 * math.pi / N_FFT * (torch.arange(self.bins) * self.short.hop_length % N_FFT)
+        self.register_buffer("advance", torch.polar(torch.ones_like(angle), -angle)[:, None], persistent=False)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
-
-    @functools.cached_property
-    def _advance(self) -> Tensor:
-        """Conjugate of how a steady sine in the middle of each bin turns from frame to frame, [bins, 1]."""
-        angle = 2 * math.pi / N_FFT * (torch.arange(self.bins) * self.short.hop_length % N_FFT)
-        return torch.polar(torch.ones_like(angle), -angle)[:, None]
 
     def forward(self, wave: Tensor, magnitudes: Tensor, step: Tensor, scale: Tensor) -> Tensor:
         """Correct waveforms.
@@ -83,7 +81,7 @@ class Corrector(nn.Module):
         batch, bins, frames = spectrum.shape
         magnitude = spectrum.abs().clamp(min=QUIET)
         phase = spectrum / magnitude
-        turned = F.pad(phase[..., 1:] * phase[..., :-1].conj() * self._advance, (1, 0))
+        turned = F.pad(phase[..., 1:] * phase[..., :-1].conj() * self.advance, (1, 0))
         delayed = F.pad(phase[:, 1:] * -phase[:, :-1].conj(), (0, 0, 1, 0))  # sign: from the middle of the window on
         course = [v for z in (turned, delayed) for v in (z.real, z.imag)]
         seen = torch.cat([(magnitude.log() + 3) / 3, *course, (mel.mT + 5) / 3, step.log()[:, None]], 1)
@@ -96,6 +94,7 @@ class Corrector(nn.Module):
 
 def waveform(spectrum: Tensor, mel: LogMel) -> Tensor:
     """Waveform [B, T * hop_length] whose STFT is nearest to [B, n_fft // 2 + 1, T]; the context at its ends is cut."""
-    frames = torch.fft.irfft(spectrum.mT, mel.n_fft) * mel.window
-    weight = overlap_add((mel.window**2).expand(1, frames.shape[1], -1), mel.hop_length).clamp(min=1e-2)
-    return (overlap_add(frames, mel.hop_length) / weight)[:, mel.pad : -mel.pad]
+    window = mel.array("window", spectrum)
+    frames = torch.fft.irfft(spectrum.mT, mel.n_fft)
+    weight = window_sum(frames.shape[1], mel.hop_length, window)
+    return (overlap_add(frames, mel.hop_length, window) / weight)[:, mel.pad : -mel.pad]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from ..format.errors import DamageError
 from ..format.layer import MAX_STEPS, Layer
 from ..format.stream import Item, StreamReader
 from .audio import length_at, resample
-from .conceal import Concealer, alike
+from .channels import Frames, Voices, alike, held
 from .diffusion import Walk
 from .folder import ModelError
 from .gain import AUDIBLE, PEAK, SPECIAL, audible_energy, peak_of
@@ -24,6 +24,7 @@ from .model import Model
 from .quantizer import COARSEST, step_size
 
 LAYERS = ("all", "base")
+Channel = tuple[int, float] | None  # which of those that are coded, and what it is multiplied by; None: silent
 EDGE = 48  # frames that a decoder which starts in the middle hears before it, so that its first sample is settled
 
 
@@ -136,8 +137,8 @@ class Decoder:
 
     def _synthesize(self, first: int, last: float) -> Iterator[np.ndarray]:
         """Waveform blocks [C, n] of frames first .. last - 1, as far as there are packets."""
-        size, channels = self.header.packet_hops, self.header.channels
-        vocoders, concealer = Vocoders(self.model, channels), Concealer(self.model.frame_size, channels)
+        size = self.header.packet_hops
+        voices = Voices(self.model, self.header.channels)
         missing, pushed = 0, False  # frames that wait for the next packet
         behind: list[Tensor] | None = None  # what the packet before says of this one's first hops
         start = max(0, first - self.model.overlap) // size
@@ -145,30 +146,29 @@ class Decoder:
             begin = item.number * size
             if begin >= last:
                 break
-            magnitudes = self._magnitudes(item, heard=item.number >= start)
+            frames = self._frames(item, heard=item.number >= start)
             if item.number < start:
                 continue
             hops = item.packet.hops if item.packet else size
             skip, stop = max(0, first - begin), int(min(hops, last - begin))
-            if magnitudes is not None and self.model.overlap:
-                magnitudes = alike(crossfade, behind, magnitudes) if behind else magnitudes
-                behind = alike(lambda m, hops=hops: m[:, hops:], magnitudes)
+            if frames is not None and self.model.overlap:
+                made = alike(lambda f: f(), frames)
+                made = alike(crossfade, behind, made) if behind else made
+                behind = alike(lambda m, hops=hops: m[..., hops:], made)
+                frames = alike(held, made)
             if skip >= stop:
                 continue
-            if magnitudes is None:
+            if frames is None:
                 behind = None
                 missing += stop - skip
                 continue
-            magnitudes = alike(lambda m, skip=skip, stop=stop: m[:, skip:stop], magnitudes)
-            for gap in concealer.fill(missing, magnitudes):
-                yield vocoders.push(gap)
-            yield vocoders.push(magnitudes)
-            concealer.follow(magnitudes)
+            frames = alike(lambda f, skip=skip, stop=stop: lambda: f()[..., skip:stop], frames)
+            yield from voices.fill(missing, frames)
+            yield voices.push(frames)
             missing, pushed = 0, True
-        for gap in concealer.fill(missing, None):
-            yield vocoders.push(gap)
+        yield from voices.fill(missing, None)
         if pushed or missing:
-            yield vocoders.flush()
+            yield voices.flush()
 
     def _items(self, first: int) -> Iterator[Item]:
         """Packets from number `first` on, and errors where damage ends it."""
@@ -238,13 +238,13 @@ class Decoder:
             return None
         return layer, picks
 
-    def _magnitudes(self, item: Item, heard: bool = True) -> list[Tensor] | None:
-        """What the vocoder takes, [frame_size, T], of each channel; None if the packet is missing or does not decode.
+    def _frames(self, item: Item, heard: bool) -> list[Frames] | None:
+        """What the vocoders take, of each group of channels; None if the packet is missing or does not decode.
 
-        Those of a channel that equals the one before are the same object.
+        That of a group that equals the one before is the same object.
 
         Args:
-            heard: whether it is more than context of the next packet; if not, there are none.
+            heard: whether it is more than context of the next packet.
         """
         before, self._before = self._before, [None] * self.header.channels
         if item.packet is None:
@@ -256,21 +256,46 @@ class Decoder:
             self._refuse()
             return None
         self.decoded += heard
-        out: list[Tensor] = []
-        silence, coded = torch.zeros(self.model.frame_size, item.packet.hops + self.model.overlap), 0
+        channels, contexts = list[Channel](), list[Tensor | None]()
         for c, gain in enumerate(item.packet.gains):
             if gain == container.GAIN_COPY:
-                out.extend(out[-1:])
+                channels.append(channels[-1])
                 self._before[c] = self._before[c - 1]
             elif gain == container.GAIN_SILENT:
-                out.append(silence)
+                channels.append(None)
             else:
-                mine = [(z[coded : coded + 1], step) for z, step in latents]
-                if heard:
-                    out.append(self._synthesis(mine, before[c])[0] * (peak_of(gain) / PEAK))
-                self._before[c] = self._context(before[c], mine[-1][0], item.packet.hops)
-                coded += 1
-        return out if heard else None
+                coded = len(contexts)
+                channels.append((coded, peak_of(gain) / PEAK))
+                contexts.append(before[c])
+                self._before[c] = self._context(before[c], latents[-1][0][coded : coded + 1], item.packet.hops)
+        count, size = item.packet.hops + self.model.overlap, self.model.batch
+        groups = [channels[first : first + size] for first in range(0, len(channels), size)]
+        out: list[Frames] = []
+        for g, group in enumerate(groups):
+            same = g and group == groups[g - 1]
+            out.append(out[-1] if same else functools.partial(self._group, latents, contexts, group, count))
+        return out
+
+    def _group(
+        self, latents: list[tuple[Tensor, float]], contexts: list[Tensor | None], channels: list[Channel], count: int
+    ) -> Tensor:
+        """Frames of a group of channels [C, frame_size, count], of what `latents` found for all that are coded.
+
+        Args:
+            contexts: latents before those of each coded channel.
+        """
+        out = torch.zeros(len(channels), self.model.frame_size, count, device=self.model.device)
+        rows = sorted({channel[0] for channel in channels if channel})
+        if rows:
+            if self.model.context:  # not as long for each
+                each = [self._synthesis([(z[[row]], step) for z, step in latents], contexts[row]) for row in rows]
+                made = torch.cat(each)
+            else:
+                made = self._synthesis([(z[rows], step) for z, step in latents])
+            for c, channel in enumerate(channels):
+                if channel:
+                    out[c] = made[rows.index(channel[0])] * channel[1]
+        return out
 
     def _context(self, before: Tensor | None, latents: Tensor, hops: int) -> Tensor | None:
         """The last latents up to the end of a packet, as many as the model wants to hear before the next one."""
@@ -292,40 +317,10 @@ class Decoder:
         if len(latents) == 1 or not self.model.corrects_loudness:
             return self.model.frames(*latents[-1])
         magnitudes = self.model.decode_magnitudes(*latents[-1])
-        first = torch.full((len(magnitudes),), AUDIBLE)
+        first = torch.full((len(magnitudes),), AUDIBLE, device=magnitudes.device)
         wanted = audible_energy(self.model.decode_magnitudes(*latents[0]), first)
         louder = (wanted / audible_energy(magnitudes, first)).sqrt()[:, None, None]
         return self.model.framed(magnitudes * louder, latents[-1][1])
-
-
-class Vocoders:
-    """A vocoder for every channel; equal channels are made once, for as long as they are equal."""
-
-    def __init__(self, model: Model, channels: int):
-        first = model.vocoder()
-        self._channels = [first] * channels
-
-    @torch.inference_mode()
-    def push(self, magnitudes: list[Tensor]) -> np.ndarray:
-        """Take frames [frame_size, T] of every channel; return the waveforms [C, N] that are settled by now."""
-        before = list(self._channels)
-        for c in range(1, len(before)):
-            if before[c] is before[c - 1]:
-                same = magnitudes[c] is magnitudes[c - 1]
-                self._channels[c] = self._channels[c - 1] if same else copy.copy(before[c])
-        return self._run(lambda c, vocoder: vocoder.push(magnitudes[c][None]))
-
-    @torch.inference_mode()
-    def flush(self) -> np.ndarray:
-        """The rest, behind what was pushed."""
-        return self._run(lambda c, vocoder: vocoder.flush())
-
-    def _run(self, job: Callable[[int, Any], Tensor]) -> np.ndarray:
-        waves: list[np.ndarray] = []
-        for c, vocoder in enumerate(self._channels):
-            made = c and vocoder is self._channels[c - 1]
-            waves.append(waves[-1] if made else job(c, vocoder)[0].numpy())
-        return np.stack(waves)
 
 
 def crossfade(before: Tensor, packet: Tensor) -> Tensor:
@@ -334,7 +329,7 @@ def crossfade(before: Tensor, packet: Tensor) -> Tensor:
     In their middle half, it goes over from one account to the other: neither knows well how it ends.
     """
     count = before.shape[-1]
-    weight = ((torch.arange(count) + 0.5 - count / 4) / (count / 2)).clamp(0, 1)
+    weight = ((torch.arange(count, device=before.device) + 0.5 - count / 4) / (count / 2)).clamp(0, 1)
     return torch.cat([torch.lerp(before, packet[..., :count], weight), packet[..., count:]], -1)
 
 

@@ -87,33 +87,60 @@ class Encoder:
 
     def analyze(self, blocks: Iterable[np.ndarray]) -> Iterator[Analysis]:
         """Waveform blocks [C, n] at the codec's rate -> packets of latents, one after the other."""
+        group = list[Window]()
+        for window in self._windows(blocks):
+            if group and window.shape != group[0].shape:
+                yield from self.analyze_windows(group)
+                group = []
+            group.append(window)
+            if len(group) * len(window.samples) >= self.model.batch:
+                yield from self.analyze_windows(group)
+                group = []
+        yield from self.analyze_windows(group)
+
+    def _windows(self, blocks: Iterable[np.ndarray]) -> Iterator[Window]:
         framer = self.framer()
         for block in blocks:
-            yield from map(self.analyze_window, framer.push(block))
-        yield from map(self.analyze_window, framer.flush())
+            yield from framer.push(block)
+        yield from framer.flush()
+
+    def analyze_windows(self, windows: Sequence[Window]) -> list[Analysis]:
+        """Samples of packets of equal shape with those around them, as `framer` gives them -> their latents."""
+        mel, waiting = self.model.mel, list[tuple[Analysis, np.ndarray]]()
+        packets = []
+        for samples, before, after in windows:
+            own = slice(before // mel.hop_length, (samples.shape[1] - 2 * mel.pad - after) // mel.hop_length)
+            packet = Analysis(own.stop - own.start - self.model.overlap)
+            packets.append(packet)
+            for c, channel in enumerate(samples):
+                if c and np.array_equal(channel, samples[c - 1]):
+                    packet.gains.append(container.GAIN_COPY)
+                    continue
+                core = channel[mel.pad + before : len(channel) - mel.pad - after]
+                peak = float(np.abs(core - core.mean()).max())
+                packet.gains.append(gain_of(peak))
+                if packet.gains[-1] == container.GAIN_SILENT:
+                    continue
+                waiting.append((packet, ((channel - core.mean()) * np.float32(PEAK / peak)).astype(np.float32)))
+                if len(waiting) >= self.model.batch:
+                    self._transform(waiting, own)
+                    waiting.clear()
+        if waiting:
+            self._transform(waiting, own)
+        return packets
 
     @torch.inference_mode()
-    def analyze_window(self, window: Window) -> Analysis:
-        """One packet's samples with those around them, as `framer` gives them -> its latents."""
-        mel, samples = self.model.mel, window.samples
-        own = slice(window.before // mel.hop_length, (samples.shape[1] - 2 * mel.pad - window.after) // mel.hop_length)
-        packet = Analysis(own.stop - own.start - self.model.overlap)
-        for c, channel in enumerate(samples):
-            if c and np.array_equal(channel, samples[c - 1]):
-                packet.gains.append(container.GAIN_COPY)
-                continue
-            core = channel[mel.pad + window.before : len(channel) - mel.pad - window.after]
-            peak = float(np.abs(core - core.mean()).max())
-            packet.gains.append(gain_of(peak))
-            if packet.gains[-1] == container.GAIN_SILENT:
-                continue
-            wave = ((channel - core.mean()) * np.float32(PEAK / peak)).astype(np.float32)
-            magnitudes = mel.spectrum(torch.from_numpy(wave[None])).abs()
-            packet.latents.append(self.model.encode_mel(mel.from_magnitudes(magnitudes), own)[0].numpy())
-            magnitudes = magnitudes[:, :, own]
-            first = first_audible(magnitudes)
-            packet.energies.append((int(first[0]), float(audible_energy(magnitudes, first)[0])))
-        return packet
+    def _transform(self, normalised: Sequence[tuple[Analysis, np.ndarray]], own: slice) -> None:
+        """Give packets the latents of their channels, all at once; `own` are their frames."""
+        mel, waves = self.model.mel, np.stack([wave for _, wave in normalised])
+        magnitudes = mel.spectrum(torch.from_numpy(waves).to(self.model.device)).abs()
+        latents = self.model.encode_mel(mel.from_magnitudes(magnitudes), own).cpu().numpy()
+        magnitudes = magnitudes[:, :, own]
+        first = first_audible(magnitudes)
+        energies = zip(first.cpu().tolist(), audible_energy(magnitudes, first).cpu().tolist(), strict=True)
+        for (packet, _), mine, energy in zip(normalised, latents, energies, strict=True):
+            packet.latents.append(mine)
+            packet.energies.append(energy)
 
     def indices(self, packet: Analysis, level: int, vectors: VectorCodebook | None = None) -> np.ndarray:
         """Codebook indices of every channel of a packet, int32: [C, N, latent_channels], zeros where it is silent.
@@ -129,7 +156,7 @@ class Encoder:
             coded = iter([vectors.quantize(z)[:count] for z in packet.latents])
             mel = torch.full((1, packet.hops, model.mel.n_mels), model.mel.floor)
             with torch.inference_mode():
-                silence = vectors.quantize(model.autoencoder.encode(mel)[0].numpy())
+                silence = vectors.quantize(model.autoencoder.encode(mel.to(model.device))[0].cpu().numpy())
         out = np.stack([silence] * len(packet.gains))
         for c, gain in enumerate(packet.gains):
             if gain == container.GAIN_COPY:
@@ -204,9 +231,9 @@ class Encoder:
             layer: setting of an enhancement layer.
             own: packets say their quality themselves.
         """
-        group: list[Analysis] = []
+        group, most = list[Analysis](), max(BATCH, self.model.batch)
         for packet in packets:
-            if group and (packet.hops != group[0].hops or len(group) * len(packet.gains) >= BATCH):
+            if group and (packet.hops != group[0].hops or len(group) * len(packet.gains) >= most):
                 yield from self._pack(group, first, level, fidelity, layer, own)
                 first, group = first + len(group), []
             group.append(packet)
@@ -233,12 +260,12 @@ class Encoder:
             layers, ends, reached = self._enhance(packets, first, latents, level, step, layer)
             if not based:
                 latents, step = ends, float(step_size(reached))
-        for index, (packet, coded, decoded, body) in enumerate(
-            zip(packets, streams, latents, layers, strict=True), first
-        ):
+        gains = [tuple(packet.gains) for packet in packets]
+        if model.corrects_loudness:
+            gains = self._output_gains(packets, latents, step)
+        for index, (packet, coded, told, body) in enumerate(zip(packets, streams, gains, layers, strict=True), first):
             payload = model.codebook.pack(coded, level) if coded else b""
-            gains = self._output_gains(packet, decoded, step) if model.corrects_loudness else tuple(packet.gains)
-            record = Packet(packet.hops, gains, payload, level if own else None)
+            record = Packet(packet.hops, told, payload, level if own else None)
             yield container.pack_record(container.PACKET, record.pack(), index)
             if body is not None and packet.latents:
                 yield container.pack_record(container.LAYER, body, index)
@@ -273,19 +300,30 @@ class Encoder:
         borders = np.cumsum(counts)[:-1]
         return [layer.pack(p) for p in np.split(picks, borders)], list(ends.split(counts)), layer.level
 
-    def _output_gains(self, packet: Analysis, latents: Tensor, step: float) -> tuple[int, ...]:
-        """Gains with which the decoded packet is as loud as the original.
+    def _output_gains(
+        self, packets: Sequence[Analysis], latents: Sequence[Tensor], step: float
+    ) -> list[tuple[int, ...]]:
+        """Gains with which decoded packets are as loud as the originals.
 
         What is decoded is near the median, which has too little energy by as much as it has error. A gain raises what
         is quiet too, so TOLERANCE is left. More than MOST_CORRECTION, which the coarsest levels would need for some
         transients, is not made up for.
         """
-        gains = list(packet.gains)
-        coded = [c for c, gain in enumerate(gains) if gain not in SPECIAL]
-        for i, (c, (first, energy)) in enumerate(zip(coded, packet.energies, strict=True)):
-            magnitudes = self.model.decode_magnitudes(latents[i : i + 1], step)
-            decoded = float(audible_energy(magnitudes, torch.tensor([first]))[0])
-            missing = 10 * math.log10(energy / decoded)
-            correction = min(max(abs(missing) - TOLERANCE, 0), MOST_CORRECTION)
-            gains[c] = limit_gain(gains[c] + round(256 * math.copysign(correction, missing)))
-        return tuple(gains)
+        channels = [z for found in latents for z in found]
+        firsts = torch.tensor([first for packet in packets for first, _ in packet.energies])
+        decoded = list[float]()
+        for start in range(0, len(channels), self.model.batch):
+            some = slice(start, start + self.model.batch)
+            magnitudes = self.model.decode_magnitudes(torch.stack(channels[some]), step)
+            decoded += audible_energy(magnitudes, firsts[some].to(magnitudes.device)).cpu().tolist()
+        left = iter(decoded)
+        out = []
+        for packet in packets:
+            gains = list(packet.gains)
+            coded = [c for c, gain in enumerate(gains) if gain not in SPECIAL]
+            for c, (_, energy) in zip(coded, packet.energies, strict=True):
+                missing = 10 * math.log10(energy / next(left))
+                correction = min(max(abs(missing) - TOLERANCE, 0), MOST_CORRECTION)
+                gains[c] = limit_gain(gains[c] + round(256 * math.copysign(correction, missing)))
+            out.append(tuple(gains))
+        return out

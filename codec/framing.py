@@ -20,6 +20,11 @@ class Window(NamedTuple):
     before: int = 0
     after: int = 0
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Windows of equal shape can be worked on together."""
+        return *self.samples.shape, self.before, self.after
+
 
 class Framer:
     """Cuts a stream of blocks [C, n] into windows, one for each packet.

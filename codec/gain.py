@@ -42,5 +42,5 @@ def first_audible(magnitudes: Tensor) -> Tensor:
 
 def audible_energy(magnitudes: Tensor, first: Tensor) -> Tensor:
     """Energy of STFT magnitudes [B, n_fft // 2 + 1, T] from the bins `first` [B] on: [B]."""
-    heard = torch.arange(magnitudes.shape[1]) >= first[:, None]
+    heard = torch.arange(magnitudes.shape[1], device=magnitudes.device) >= first[:, None]
     return (magnitudes.square().sum(2) * heard).sum(1).clamp(min=1e-12)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .griffin_lim import GriffinLim
+from .griffin_lim import GriffinLim, ramp
 from .mel import LogMel
 
 QUIETEST = 1e-9  # of a packet's level, to divide by it
@@ -60,7 +60,7 @@ class HifiGan:
         self._frames = frames if self._frames is None else torch.cat([self._frames, frames], 2)
         count = self._frames.shape[2] - self._before - self.CONTEXT
         if count <= 0:
-            return torch.zeros(len(frames), 0)
+            return frames.new_zeros(len(frames), 0)
         wave = self._chunk(self._frames, count)
         keep = min(self.CONTEXT, self._before + count)
         self._frames, self._before = self._frames[:, :, self._before + count - keep :], keep
@@ -93,7 +93,7 @@ class HifiGan:
         gain = (wanted / got.clamp(min=1e-12)).sqrt().clamp(0.25, 4)[:, None]
         before = gain if self._gain is None else self._gain
         self._gain = gain
-        return wave * torch.lerp(before, gain, torch.linspace(0, 1, wave.shape[1]).clamp(max=1))
+        return wave * torch.lerp(before, gain, ramp(wave.shape[1], wave).clamp(max=1))
 
 
 class Hybrid(HifiGan):

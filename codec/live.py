@@ -87,7 +87,7 @@ class LiveEncoder:
     def _encode(self, windows: Iterable[Window]) -> bytes:
         data, self._pending = self._pending, b""
         for window in windows:
-            packet = self._encoder.analyze_window(window)
+            [packet] = self._encoder.analyze_windows([window])
             if self._quality is not None:
                 data += b"".join(self._encoder.records([packet], self._quality, 1.0, first=self._packets))
             else:

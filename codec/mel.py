@@ -24,6 +24,12 @@ def slaney_hz(mel: Tensor) -> Tensor:
     return torch.where(mel < 15, mel * 200 / 3, 1000 * torch.exp(log_step * (mel - 15)))
 
 
+@functools.cache
+def placed(mel: LogMel, name: str, device: torch.device) -> Tensor:
+    """One of a front-end's arrays on a device."""
+    return getattr(mel, name).to(device)
+
+
 @dataclass(frozen=True)
 class LogMel:
     """Log-mel spectrogram: natural log of Slaney mel bands of STFT magnitudes.
@@ -61,6 +67,10 @@ class LogMel:
         """Periodic Hann window, [n_fft]."""
         return torch.hann_window(self.n_fft)
 
+    def array(self, name: str, like: Tensor) -> Tensor:
+        """`window`, `basis` or another array of this front-end, on the device that `like` is on."""
+        return placed(self, name, like.device)
+
     def config(self) -> dict[str, Any]:
         """The fields as plain numbers, for a model folder's JSON."""
         return asdict(self)
@@ -73,11 +83,13 @@ class LogMel:
         Returns:
             complex [B, n_fft // 2 + 1, N / hop_length].
         """
-        return torch.stft(padded, self.n_fft, self.hop_length, window=self.window, center=False, return_complex=True)
+        return torch.stft(
+            padded, self.n_fft, self.hop_length, window=self.array("window", padded), center=False, return_complex=True
+        )
 
     def from_magnitudes(self, magnitude: Tensor) -> Tensor:
         """STFT magnitudes [B, n_fft // 2 + 1, T] -> [B, T, n_mels], natural log, not below `floor`."""
-        return (magnitude.transpose(1, 2) @ self.basis.T).clamp(min=math.exp(self.floor)).log()
+        return (magnitude.transpose(1, 2) @ self.array("basis", magnitude).T).clamp(min=math.exp(self.floor)).log()
 
     def __call__(self, wave: Tensor) -> Tensor:
         """Log-mel of whole waveforms [B, N], reflected at both ends: [B, N / hop_length, n_mels]."""
@@ -95,7 +107,7 @@ class LogMel:
 
     def interpolate(self, mel: Tensor) -> Tensor:
         """Log-mel [B, T, n_mels] -> smooth linear log-magnitudes [B, T, n_fft // 2 + 1]."""
-        return (mel.exp() @ self._interpolation).clamp(min=1e-7).log()
+        return (mel.exp() @ self.array("_interpolation", mel)).clamp(min=1e-7).log()
 
     def pseudo_inverse(self, mel: Tensor) -> Tensor:
         """Positive linear magnitudes, roughly: the pseudo-inverse, not below a tenth of what interpolation gives.
@@ -106,7 +118,8 @@ class LogMel:
             [B, T, n_fft // 2 + 1].
         """
         bands = mel.exp()
-        return torch.maximum(bands @ self._inverse.T, 0.1 * bands @ self._interpolation).clamp(min=1e-7)
+        inverse, interpolation = self.array("_inverse", mel), self.array("_interpolation", mel)
+        return torch.maximum(bands @ inverse.T, 0.1 * bands @ interpolation).clamp(min=1e-7)
 
     def magnitudes(self, mel: Tensor, iterations: int = 12, start: Tensor | None = None) -> Tensor:
         """Non-negative linear magnitudes whose mel bands match, by multiplicative updates.
@@ -119,8 +132,10 @@ class LogMel:
         Returns:
             [B, n_fft // 2 + 1, T].
         """
-        target = mel.exp()
-        guess = (target @ self._inverse.T).clamp(min=0) + 1e-3 * target @ self.basis if start is None else start
+        target, basis = mel.exp(), self.array("basis", mel)
+        if start is None:
+            start = (target @ self.array("_inverse", mel).T).clamp(min=0) + 1e-3 * target @ basis
+        guess = start
         for _ in range(iterations):
-            guess = guess * ((target @ self.basis) / (guess @ self.basis.T @ self.basis).clamp(min=1e-12))
+            guess = guess * ((target @ basis) / (guess @ basis.T @ basis).clamp(min=1e-12))
         return guess.transpose(1, 2)

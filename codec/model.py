@@ -19,6 +19,7 @@ from ..format.entropy import Tables
 from .autoencoder import Autoencoder
 from .corrector import Corrector
 from .denoiser import Denoiser
+from .device import find_device
 from .folder import (
     CORRECTOR,
     DENOISER,
@@ -41,12 +42,18 @@ from .vocoder import Vocoder
 from .vq import VectorCodebook
 from .weights import load_weights, save_weights
 
+BATCH = 16  # channels of packets that a GPU takes at once
 LOUDEST = 6.0  # nats; a band of a normalised clip reaches about 2
 
 
 @dataclass
 class Model:
-    """What a folder holds, ready to run."""
+    """What a folder holds, ready to run.
+
+    Attributes:
+        device: where networks and signal processing run. Latents are on the CPU, and so is what knows only latents:
+            codebooks, diffusion.
+    """
 
     mel: LogMel
     autoencoder: Autoencoder
@@ -58,6 +65,7 @@ class Model:
     vectors: VectorCodebook | None = None
     name: str = ""
     fingerprint: bytes = bytes(32)
+    device: str = "cpu"
 
     vocoders: ClassVar[tuple[str, ...]] = ("network", "griffin-lim")
     overlap: ClassVar[int] = 0  # hops behind a packet that its latents cover too, and the next one's
@@ -82,6 +90,14 @@ class Model:
     def tags(self) -> list[str]:
         """Comments "NAME=value" for files of this model."""
         return []
+
+    @property
+    def batch(self) -> int:
+        """How many channels of packets are worked on at once.
+
+        On a CPU one by one: more take more memory and no less time, and live sound gets the same bytes as a file.
+        """
+        return 1 if self.device == "cpu" else BATCH
 
     @property
     def frame_size(self) -> int:
@@ -144,7 +160,7 @@ class Model:
     @torch.inference_mode()
     def decode_mel(self, latents: Tensor, step: float) -> Tensor:
         """Latents [B, C, N] and the quantiser's step -> log-mel [B, N * patch, n_mels], normalised."""
-        mel = self.autoencoder.decode(latents, torch.full((len(latents),), step))
+        mel = self.autoencoder.decode(latents.to(self.device), torch.full((len(latents),), step, device=self.device))
         return mel.nan_to_num(self.mel.floor).clamp(max=LOUDEST)  # indices of a crafted file can be anything
 
     def magnitudes(self, mel: Tensor, step: Tensor) -> Tensor:
@@ -156,15 +172,20 @@ class Model:
     @torch.inference_mode()
     def decode_magnitudes(self, latents: Tensor, step: float) -> Tensor:
         """Latents [B, C, N] and the quantiser's step -> STFT magnitudes [B, n_fft // 2 + 1, N * patch], normalised."""
-        return self.magnitudes(self.decode_mel(latents, step), torch.full((len(latents),), step))
+        mel = self.decode_mel(latents, step)
+        return self.magnitudes(mel, torch.full((len(mel),), step, device=mel.device))
 
     @classmethod
-    def from_pretrained(cls, name: str | Path | None = None) -> Model:
+    def from_pretrained(cls, name: str | Path | None = None, device: str | None = None) -> Model:
         """Load an embedded model by name, or a folder.
 
+        Args:
+            device: "cpu" (default), "cuda", ...; "auto": a GPU if there is one.
+
         Raises:
-            ModelError: missing or unreadable files.
+            ModelError: missing or unreadable files, or no such device.
         """
+        device = find_device(device)
         folder = find_model(name)
         try:
             vae: dict[str, Any] = json.loads((folder / "vae/config.json").read_text())
@@ -209,8 +230,11 @@ class Model:
                 f"model folder {folder} does not load: {type(error).__name__} {str(error).splitlines()[0]}"
             ) from error
         autoencoder.eval().requires_grad_(False)
+        for network in (autoencoder, net, corrector):
+            if network is not None:
+                network.to(device)
         networks = (net, corrector, denoiser, vectors)
-        model = cls(mel, autoencoder, codebook, quality, *networks, folder.name, fingerprint(folder))
+        model = cls(mel, autoencoder, codebook, quality, *networks, folder.name, fingerprint(folder), device)
         if denoiser is not None:
             denoiser.fingerprint = fingerprint(folder, DENOISER_FILES)
         return model

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .corrector import STRIDE, Corrector
-from .gain import AUDIBLE
-from .griffin_lim import GriffinLim
+from .griffin_lim import GriffinLim, audible, ramp
 from .mel import LogMel
 from .quantizer import COARSEST
 
@@ -54,7 +53,7 @@ class Vocoder:
         gain = (wanted / energy).clamp(0.25, 4).sqrt()[:, None]
         before = gain if self._gain is None else self._gain
         self._gain = gain
-        return corrected * torch.lerp(before, gain, torch.linspace(0, 1, corrected.shape[1]))
+        return corrected * torch.lerp(before, gain, ramp(corrected.shape[1], corrected))
 
 
 class Correction:
@@ -90,10 +89,7 @@ class Correction:
         done = slice(self._before * hop, ends * hop)
         decoded, given = decoded[:, done], self._wave[:, pad:][:, done]
         drop = max(0, ends - context)
-        self._sides, self._wave, self._before = self._sides[..., drop:], self._wave[:, drop * hop :], ends - drop
+        # Copies: parts of them would keep the whole in memory, for each channel
+        self._sides, self._wave = self._sides[..., drop:].clone(), self._wave[:, drop * hop :].clone()
+        self._before = ends - drop
         return decoded, given
-
-
-def audible(mel: LogMel, wave: Tensor) -> Tensor:
-    """Energy of waveforms [C, N] above 60 Hz: [C]."""
-    return mel.spectrum(wave)[:, AUDIBLE:].abs().square().sum((1, 2)) + 1e-9

@@ -9,9 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import soundfile as sf
+from aldm.cli.ledger import LOG, choose, new_rows, read_log
+from aldm.cli.sources import plan
 from aldm.codec import Codec
 from conftest import DATA, aldm, clip
 
@@ -127,3 +130,24 @@ def test_full_disk(library: Path, tmp_path: Path) -> None:
         assert not list(out.rglob(".aldm-*"))
     finally:
         subprocess.run(["umount", str(out)], check=True)
+
+
+def test_lines_of_a_manifest_that_are_no_files(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    manifest = tmp_path / "list.txt"
+    manifest.write_text("folder\nnone.wav\n")
+    folder, none = new_rows(plan((), manifest), {})
+    assert folder["error"].startswith("A folder")
+    assert none["error"] == "No such file"
+    manifest.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(click.ClickException, match=r"list.txt: not a text"):
+        plan((), manifest)
+
+
+def test_half_a_line_in_the_log(tmp_path: Path) -> None:
+    """What a full disk or a kill left of a line does not take the next one along."""
+    (tmp_path / "a.wav").write_bytes(b"RIFF")
+    (tmp_path / LOG).write_text('{"name": "b", "tar')
+    rows = new_rows(plan((str(tmp_path / "a.wav"),), None), {})
+    assert choose(rows, read_log(tmp_path), tmp_path, False) == rows
+    assert [*read_log(tmp_path)] == ["a"]

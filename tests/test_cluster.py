@@ -19,9 +19,10 @@ from conftest import DATA, aldm
 
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="Ray is not installed")
 
+# Its GPU is only said to be there, so that it can be seen who gets a share of it.
 HEAD = """
 import ray, sys
-ray.init("local", num_cpus=2, _temp_dir=sys.argv[1], include_dashboard=False, log_to_driver=False)
+ray.init("local", num_cpus=2, num_gpus=1, _temp_dir=sys.argv[1], include_dashboard=False, log_to_driver=False)
 print(ray.get_runtime_context().gcs_address, flush=True)
 sys.stdin.read()  # until whoever started this is gone
 """
@@ -40,6 +41,19 @@ options = dict(scratch=Path(sys.argv[1]), address=os.environ["RAY_ADDRESS"])
 with on_ray(work, range(12), None, lambda: None, **options) as results:
     found = {task: result if isinstance(result, int) else None for task, result in results}
 print(json.dumps(found))
+"""
+
+SHARES = """
+import json, os, sys
+from pathlib import Path
+from aldm.cli.ray_engine import on_ray
+
+options = dict(scratch=Path(sys.argv[1]), address=os.environ["RAY_ADDRESS"], per_gpu=2)
+for device in ("cuda", "auto", None):
+    start, seen = lambda: None, lambda task: (os.environ.get("CUDA_VISIBLE_DEVICES"), os.getpid())
+    with on_ray(seen, range(8), None, start, **options, device=device) as results:
+        found = [result for _, result in results]
+    print(json.dumps([sorted({str(gpu) for gpu, _ in found}), len({process for _, process in found})]))
 """
 
 
@@ -191,6 +205,22 @@ def test_what_kills_every_worker_is_given_up(tmp_path: Path, cluster: dict[str, 
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout) == {str(n): None if n == 5 else n**2 for n in range(12)}
     assert not list(tmp_path.iterdir())
+
+
+def test_workers_share_a_gpu_if_they_are_to_use_one(tmp_path: Path, cluster: dict[str, str]) -> None:
+    result = subprocess.run([sys.executable, "-c", SHARES, tmp_path], env=cluster, capture_output=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    cuda, auto, none = map(json.loads, result.stdout.splitlines())
+    assert cuda[0] == auto[0] == ["0"]
+    assert max(cuda[1], auto[1]) <= 2
+    assert none[0] != ["0"]
+
+
+def test_a_cluster_without_a_gpu(tmp_path: Path) -> None:
+    arguments = ("--out", tmp_path / "out", "--engine", "ray", "--jobs", 1, "--device", "abacus")
+    result = aldm("batch", DATA / "speech.flac", *arguments)
+    assert result.returncode == 1
+    assert result.stderr == b"Error: this cluster has no GPU for --device abacus\n"
 
 
 def test_no_ray_and_no_cluster(tmp_path: Path) -> None:

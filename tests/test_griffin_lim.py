@@ -16,11 +16,11 @@ def spectral_error(reference: torch.Tensor, decoded: torch.Tensor) -> torch.Tens
 
 
 def test_overlap_add_against_a_loop() -> None:
-    frames = torch.randn(2, 9, 64)
+    frames, window = torch.randn(2, 9, 64), torch.rand(64)
     expected = torch.zeros(2, 8 * 10 + 64)
     for t in range(9):
-        expected[:, 10 * t : 10 * t + 64] += frames[:, t]
-    torch.testing.assert_close(overlap_add(frames, 10), expected)
+        expected[:, 10 * t : 10 * t + 64] += frames[:, t] * window
+    torch.testing.assert_close(overlap_add(frames, 10, window), expected)
 
 
 @pytest.mark.parametrize("name", DOMAINS)

@@ -10,12 +10,17 @@ from conftest import DATA
 
 
 def test_speed_side_by_side() -> None:
-    result = CliRunner().invoke(speed.main, [str(DATA / "speech.flac"), "--seconds", "2", "--repeats", "1"])
+    result = CliRunner().invoke(
+        speed.main, [str(DATA / "speech.flac"), "--seconds", "2", "--repeats", "1", "--jobs", "1"]
+    )
     assert result.exit_code == 0, result.output
     rows = {m[1]: float(m[2]) for m in re.finditer(r"^\| ([^|]+) \|(?:.*\|)? ([\d.]+) \|$", result.output, re.M)}
     assert rows["encodec, 6.0 kbit/s"] == 1
     assert {"aldm, 1.5 kbit/s", "dac, 6.0 kbit/s", "mimi, 1.1 kbit/s"} <= rows.keys()
     assert rows["decode: Griffin-Lim"] > 0
+    encode, decode = re.search(r"^1 processes at once: encode ([\d.]+), decode ([\d.]+)$", result.output, re.M).groups()  # type: ignore[union-attr]
+    assert 0 < float(decode) < 1
+    assert 0 < float(encode) < 5
 
 
 def test_growth(tmp_path: Path) -> None:

@@ -1,0 +1,22 @@
+"""Where networks and signal processing run."""
+
+from __future__ import annotations
+
+import torch
+
+from .folder import ModelError
+
+
+def find_device(name: str | None) -> str:
+    """The device of that name; "auto": a GPU if there is one; None: the CPU.
+
+    Raises:
+        ModelError: there is none of that name.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name or "cpu")
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"no device {name}: {str(error).splitlines()[0]}") from error
+    return name or "cpu"
