@@ -39,12 +39,16 @@ def test_errors_do_not_add_up(codec: Codec, music: np.ndarray, quality: int) -> 
     assert bits == pytest.approx(8 * len(codebook.pack([(classes, indices)], quality)), rel=0.02, abs=40)
 
 
-def test_prediction_saves_bits_on_music(codec: Codec, music: np.ndarray) -> None:
-    codebook, scale = codec.model.codebook, codec.model.codebook.steps(24)
-    left = np.abs(codebook.quantize(music, 24)[1]).sum()
-    unaided = np.abs(replace(codebook, predictor=None).quantize(music, 24)[1]).sum()
-    assert left < 0.85 * unaided
-    assert np.square(codebook.decoded(music, 24) - music).sum() < 1.1 * np.square(np.rint(music.T / scale)).sum()
+def test_prediction_saves_bits_where_sound_is_steady(codec: Codec) -> None:
+    codebook = codec.model.codebook
+    packets = codec._encoder.analyze(AudioReader(DATA / "environment.flac").blocks(16000))
+    latents = next(iter(packets)).latents[0]
+    for quality in (16, 24):
+        left, all_of_it = codebook.quantize(latents, quality)[1], replace(codebook, predictor=None)
+        error = np.square(codebook.dequantize(left, quality) - latents).sum()
+        unaided = all_of_it.quantize(latents, quality)[1]
+        assert np.log2(1 + np.abs(left)).sum() < 0.8 * np.log2(1 + np.abs(unaided)).sum()
+        assert error < 1.1 * np.square(all_of_it.dequantize(unaided, quality) - latents).sum()
 
 
 @pytest.mark.parametrize("quality", [8, 24, 40])
@@ -92,10 +96,8 @@ def test_it_learns_what_repeats(tmp_path: Path) -> None:
     gains = np.full((48, 8), 0.5, np.float32)
     predictor = new_predictor(clips[:30])
     train(predictor, clips[:30], gains, tmp_path, 150, lambda line: None, batch_size=32)
-    left = np.concatenate(residuals(predictor, clips[30:], gains[40], 40), 1)
-    late = np.concatenate([r[:, 2:] for r in residuals(predictor, clips[30:], gains[40], 40)], 1)
-    assert left.std() < 0.7 * np.concatenate(clips[30:], 1).std()
-    assert late.std() < 1.6  # 1 is the noise
+    left = np.concatenate([r[:, 2:] for r in residuals(predictor, clips[30:], gains[40], 40)], 1)
+    assert left.std() < 0.75 * np.concatenate(clips[30:], 1).std()  # .44 is the noise
 
 
 def test_decoded_is_what_the_codebook_does(codec: Codec, music: np.ndarray) -> None:
