@@ -13,9 +13,8 @@ from torch import Tensor
 from .conceal import CONTEXT, PIECE, fill
 from .model import Model
 
-Frames = Callable[
-    [], Tensor
-]  # of a group of channels [C, frame_size, T], made when it is called: 255 would take 540 MB
+# Of a group of channels [C, frame_size, T], made when it is called: those of 255 channels would take 540 MB.
+Frames = Callable[[], Tensor]
 
 
 def held(frames: Tensor) -> Frames:
