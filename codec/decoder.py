@@ -234,7 +234,7 @@ class Decoder:
         except DamageError as error:
             if self.strict:
                 raise
-            self.damage.append(f"packet {item.number}: {error}")
+            self.damage.append(f"{self.reader.place(item.number)}: {error}")
             return None
         return layer, picks
 
@@ -252,7 +252,7 @@ class Decoder:
         try:
             latents = self.latents(item)
         except DamageError as error:
-            self.damage.append(f"packet {item.number}: {error}")
+            self.damage.append(f"{self.reader.place(item.number)}: {error}")
             self._refuse()
             return None
         self.decoded += heard

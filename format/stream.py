@@ -93,11 +93,11 @@ class StreamReader:
                 self._broken = True
             elif record.kind == LAYER:
                 if not self.header.layers or held is None or held.number != record.index or firm:
-                    self.damage.append(f"packet {record.index}: an enhancement layer that is not its own")
+                    self.damage.append(f"{self.place(record.index)}: an enhancement layer that is not its own")
                 elif record.whole or held.layer is None:
                     held.layer, firm, self._broken = record.body, record.whole, False
                 else:
-                    self.damage.append(f"packet {record.index}: an enhancement layer that is not its own")
+                    self.damage.append(f"{self.place(record.index)}: an enhancement layer that is not its own")
             elif record.kind == COMMENT:
                 self.comments.append(_text(record))
             elif record.kind == END:
@@ -136,14 +136,18 @@ class StreamReader:
         self._source.seek(back)
         return None
 
+    def place(self, number: int) -> str:
+        """Which packet it is, and where."""
+        return f"packet {number} at {number * self.header.packet_hops / HOPS_PER_SECOND:.2f} s"
+
     def _parse(self, record: Record) -> Item | None:
         if self._ended:
-            self.damage.append(f"packet {record.index}: after the end")
+            self.damage.append(f"{self.place(record.index)}: after the end")
             return None
         try:
             return Item(record.index, Packet.parse(record.body, self.header))
         except DamageError as error:
-            self.damage.append(f"packet {record.index}: {error}")
+            self.damage.append(f"{self.place(record.index)}: {error}")
             self._broken = True
             return None
 
@@ -164,12 +168,12 @@ class StreamReader:
         """The packet, and the missing ones before it."""
         size = self.header.packet_hops
         if followed and item.packet and item.packet.hops < size:
-            self.damage.append(f"packet {item.number}: shorter than it can be before others")
+            self.damage.append(f"{self.place(item.number)}: shorter than it can be before others")
             self._broken = True
             return
         if gap := item.number - self._next:
-            which = f"{self._next}" if gap == 1 else f"{self._next} to {item.number - 1}"
-            self.damage.append(f"missing packets: {which}")
+            last = "" if gap == 1 else f" to {item.number - 1}"
+            self.damage.append(f"missing: {self.place(self._next)}{last}")
         end = self.header.hops
         for missing in range(self._next, item.number if end is None else min(item.number, -(-end // size))):
             self.hops = (missing + 1) * size

@@ -26,7 +26,7 @@ def test_a_gap_is_filled_better_than_by_silence(second: Codec, name: str) -> Non
     decoder = second.decoder(without(data, 2))
     decoded = np.concatenate(list(decoder.blocks()), 1)[0]
     assert len(decoded) == len(wave)
-    assert decoder.damage == ["missing packets: 2"]
+    assert decoder.damage == ["missing: packet 2 at 1.92 s"]
     assert decoder.decoded == 3
     gap = slice(192, 288)
     silent = np.concatenate([wave[: 2 * 15360], np.zeros(15360), wave[3 * 15360 :]])

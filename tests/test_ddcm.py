@@ -194,7 +194,7 @@ def test_a_layer_on_a_quality_that_has_none_is_left_out(codec: Codec) -> None:
         base = replace(Header.parse(base), layers=True).pack() + base[container.HEADER_SIZE :]
         decoder = codec.decoder(base + container.pack_record(container.LAYER, layer.pack(picks), 0))
         sound = np.concatenate(list(decoder.blocks(False, 0, None)), 1)
-        assert decoder.damage == ["packet 0: enhancement layer on a quality that the denoiser does not know"]
+        assert decoder.damage == ["packet 0 at 0.00 s: enhancement layer on a quality that the denoiser does not know"]
         assert np.array_equal(sound, codec.decode(base))
 
 
