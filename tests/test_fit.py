@@ -24,6 +24,7 @@ SMALL = dict(
     channels=32,
     width=32,
     table_hours=0.01,
+    predictor_steps=0,
     decoder_steps=0,
     corrector_steps=0,
     denoiser_steps=0,
@@ -55,6 +56,8 @@ def test_linear_model_from_the_command(shard: Path, tmp_path: Path) -> None:
         "--out",
         tmp_path / "m",
         "--steps",
+        0,
+        "--predictor-steps",
         0,
         "--decoder-steps",
         0,
@@ -127,6 +130,7 @@ def test_decoder_training_learns(shard: Path, tmp_path: Path) -> None:
     for steps, decoder_steps in ((0, 2), (2, 0)):
         options = dict(
             steps=steps,
+            predictor_steps=steps,
             decoder_steps=decoder_steps,
             corrector_steps=0,
             denoiser_steps=0,
@@ -138,6 +142,9 @@ def test_decoder_training_learns(shard: Path, tmp_path: Path) -> None:
         again = fit_model([shard], tmp_path / "n", tmp_path / f"w{steps}", lambda line: None, **options)
         assert again.magnitude_net is not None
         assert again.magnitude_net.config == model.magnitude_net.config
+        assert (again.codebook.predictor is not None) == (steps > 0)
+        coded = Codec.from_pretrained(tmp_path / "n")
+        assert len(coded.decode(coded.encode(clip("speech"), 16000))[0]) == len(clip("speech"))
 
 
 def test_denoiser_training_learns(shard: Path, tmp_path: Path) -> None:
@@ -172,6 +179,7 @@ def test_denoiser_training_learns(shard: Path, tmp_path: Path) -> None:
         lambda line: None,
         init=str(tmp_path / "m"),
         steps=0,
+        predictor_steps=0,
         decoder_steps=0,
         corrector_steps=0,
         denoiser_steps=2,
