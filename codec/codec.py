@@ -209,7 +209,8 @@ class Codec:
         Args:
             source, sample_rate: as for `encode`.
             quality: of the scalar codebook, as for `encode`.
-            codebook: "scalar": what `encode` writes at this quality; "vq": the model's vector codebook.
+            codebook: "scalar": what `encode` writes at this quality, with a predictor what it did not expect by the
+                vectors before; "vq": the model's vector codebook.
 
         Returns:
             scalar: int32 [C, N, latent_channels], a vector for every 160 ms (AudioLDM 2: 40 ms), most important

@@ -27,7 +27,8 @@ def slaney_hz(mel: Tensor) -> Tensor:
 @functools.cache
 def placed(mel: LogMel, name: str, device: torch.device) -> Tensor:
     """One of a front-end's arrays on a device."""
-    return getattr(mel, name).to(device)
+    with torch.inference_mode(False):  # training may need it, too
+        return getattr(mel, name).clone().to(device)
 
 
 @dataclass(frozen=True)

