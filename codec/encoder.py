@@ -26,7 +26,7 @@ from .vq import VectorCodebook
 RECORD = 8  # bytes around the body of a record of up to 16 kB, and one to spare
 BATCH = 8  # packets times channels that a diffusion takes at once
 FIDELITIES = (0.7, 0.8, 0.9, 1.0)  # spread the sizes between one level and the next evenly
-DOUBLE = 23  # such steps double the size, about
+DOUBLE = 36  # such steps double the size where they do it most slowly, at the finest levels
 MOST_CORRECTION = 12  # dB
 TOLERANCE = 0.2  # dB
 
