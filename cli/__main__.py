@@ -1,3 +1,24 @@
+"""The `aldm` command as a process."""
+
+import os
+import sys
+
 from .main import main
 
-main()
+
+def run() -> None:
+    """Run the command, and leave without the half second in which Python would take torch apart."""
+    try:
+        main()
+    except SystemExit as end:
+        if "torch" not in sys.modules or "ray" in sys.modules or isinstance(end.code, str):
+            raise
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(end.code or 0)
+
+
+if __name__ == "__main__":
+    run()

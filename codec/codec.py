@@ -20,7 +20,7 @@ from .audio import AudioReader
 from .checkpoint import PROMPT_TAG, foreign_tags, is_checkpoint
 from .decoder import Decoder
 from .diffusion import DDCM
-from .encoder import Encoder, Spool
+from .encoder import RESOLUTION, Encoder, Spool, setting, slower
 from .folder import ModelError
 from .live import LiveEncoder
 from .model import Model
@@ -150,10 +150,12 @@ class Codec:
             ddcm = ddcm or (plain if bitrate is None else encoder.fit_layer(share, packets, steps))
             layer = encoder.layer(ddcm, level)
             budget -= encoder.layer_size(layer, packets)
+        rate = 0.0  # where the layers decide
         if bitrate is not None and quality is None and layers != "ddcm":
-            level, fidelity = encoder.fit_bitrate(budget, packets)
+            rate = encoder.fit_bitrate(budget, packets)
             if layers == "both" and self.model.denoiser is not None:
-                level = min(level, self.model.denoiser.levels - 1)
+                rate = min(rate, self.model.denoiser.levels - RESOLUTION)
+            level, fidelity = setting(rate)
             layer = encoder.layer(ddcm, level) if ddcm else None
         while True:
             header = Header(
@@ -168,11 +170,11 @@ class Codec:
             start = header.pack() + extra
             records = encoder.records(packets, level, fidelity, layer)
             data = start + join_records(records, len(start) if index else None)
-            if bitrate is None or quality is not None or layers == "ddcm" or len(data) <= bitrate * 125 * seconds:
+            excess = 0.0 if bitrate is None else len(data) / (bitrate * 125 * seconds)
+            if excess <= 1 or rate == 0:
                 return data
-            if (coarser := encoder.coarser(level, fidelity)) is None:
-                return data
-            level, fidelity = coarser  # what was an estimate was a little too low
+            rate = slower(rate, excess)  # what was an estimate was a little too low
+            level, fidelity = setting(rate)
 
     def stream(
         self,

@@ -18,17 +18,33 @@ from ..format.layer import FIELDS, Layer
 from ..format.philox import words
 from .diffusion import DDCM, GENERATE, Walk
 from .framing import Framer, Window
-from .gain import PEAK, SPECIAL, audible_energy, first_audible, gain_of, limit_gain
+from .gain import PEAK, SPECIAL, audible_energy, first_audible, gain_of, limit_gain, loud_parts
 from .model import Model
 from .quantizer import COARSEST, step_size
 from .vq import VectorCodebook
 
 RECORD = 8  # bytes around the body of a record of up to 16 kB, and one to spare
 BATCH = 8  # packets times channels that a diffusion takes at once
-FIDELITIES = (0.7, 0.8, 0.9, 1.0)  # spread the sizes between one level and the next evenly
-DOUBLE = 36  # such steps double the size where they do it most slowly, at the finest levels
+LEAST_FIDELITY, SPREAD = 1.0, 0.6  # these fidelities make sizes grow evenly from one level to the next
+OCTAVE = 6.0  # levels that double the size, about
+UNUSED = 0.012  # octaves below the bitrate that are near enough
+RESOLUTION = 0.04  # levels
 MOST_CORRECTION = 12  # dB
 TOLERANCE = 0.2  # dB
+RAISE = 0.2  # nats by which the loud parts are raised to see what that does to latents
+MOST_RAISE = 0.6  # nats
+MADE_UP = 0.5  # of the energy that is missing, by what is loud; the gain does the rest
+
+
+def setting(rate: float) -> tuple[int, float]:
+    """Level and fidelity of a rate: the level, and between it and the next one a fidelity that grows."""
+    level = int(rate)
+    return level, LEAST_FIDELITY + SPREAD * (rate - level)
+
+
+def slower(rate: float, excess: float) -> float:
+    """A rate whose files are about that many times shorter, or the coarsest, 0."""
+    return max(0.0, rate - OCTAVE * math.log2(excess) - RESOLUTION)
 
 
 @dataclass
@@ -40,12 +56,14 @@ class Analysis:
         gains: one per channel, as in `Packet`.
         latents: [C, N] for every channel that is neither silent nor a copy.
         energies: (first bin, energy) of the STFT magnitudes that each of the latents stands for.
+        louder: [C, N], how each of them changes when what is loud gets louder by a nat.
     """
 
     hops: int
     gains: list[int] = field(default_factory=list)
     latents: list[np.ndarray] = field(default_factory=list)
     energies: list[tuple[int, float]] = field(default_factory=list)
+    louder: list[np.ndarray] = field(default_factory=list)
 
 
 class Spool:
@@ -134,7 +152,12 @@ class Encoder:
         """Give packets the latents of their channels, all at once; `own` are their frames."""
         mel, waves = self.model.mel, np.stack([wave for _, wave in normalised])
         magnitudes = mel.spectrum(torch.from_numpy(waves).to(self.model.device)).abs()
-        latents = self.model.encode_mel(mel.from_magnitudes(magnitudes), own).cpu().numpy()
+        frames = mel.from_magnitudes(magnitudes)
+        latents = self.model.encode_mel(frames, own).cpu().numpy()
+        if self.model.corrects_loudness:
+            raised = self.model.encode_mel(frames + RAISE * loud_parts(frames), own).cpu().numpy()
+            for (packet, _), change in zip(normalised, raised - latents, strict=True):
+                packet.louder.append(change / np.float32(RAISE))
         magnitudes = magnitudes[:, :, own]
         first = first_audible(magnitudes)
         energies = zip(first.cpu().tolist(), audible_energy(magnitudes, first).cpu().tolist(), strict=True)
@@ -165,25 +188,30 @@ class Encoder:
                 out[c] = next(coded)
         return out
 
-    def fit_bitrate(self, budget: float, packets: Iterable[Analysis]) -> tuple[int, float]:
-        """About the finest level and fidelity whose packets take at most `budget` bytes, or the coarsest."""
-        settings = [(level, fidelity) for level in range(self.model.codebook.levels) for fidelity in FIDELITIES]
-        low, high = 0, len(settings) - 1  # the answer is among these
-        guess = high // 2
-        while low < high:
-            size = self.size(packets, *settings[guess])
-            further = math.floor(DOUBLE * math.log2(max(budget, 1) / size))
-            if further == 0:
-                return settings[guess]
-            low, high = (guess, high) if further > 0 else (low, guess - 1)
-            guess = min(max(guess + further, low + 1), high)
-        return settings[low]
+    def fit_bitrate(self, budget: float, packets: Iterable[Analysis]) -> float:
+        """About the finest rate (see `setting`) at which packets take at most `budget` bytes, or the coarsest, 0.
 
-    def coarser(self, level: int, fidelity: float) -> tuple[int, float] | None:
-        """The setting before one of those that `fit_bitrate` chooses from, if there is one."""
-        if fidelity > FIDELITIES[0]:
-            return level, FIDELITIES[FIDELITIES.index(fidelity) - 1]
-        return (level - 1, FIDELITIES[-1]) if level else None
+        False position by the logarithm of the size; an end that stays weighs half the next time (Illinois).
+        """
+        low, high = 0.0, self.model.codebook.levels - 1.0
+        at_low = at_high = math.inf  # log2 of size less what is wanted
+        rate, below = high / 2, None
+        while True:
+            excess = math.log2(self.size(packets, *setting(rate)) / max(budget, 1))
+            if -UNUSED < excess <= 0 or (rate == high and excess <= 0):
+                return rate
+            again, below = below == (excess <= 0), excess <= 0
+            excess += UNUSED / 2
+            if below:
+                low, at_low, at_high = rate, excess, at_high / 2 if again else at_high
+            else:
+                high, at_high, at_low = rate, excess, at_low / 2 if again else at_low
+            if high - low < RESOLUTION:
+                return low
+            if math.isinf(at_low + at_high):
+                rate = min(max(rate - OCTAVE * excess, low), high)
+            else:
+                rate = low + (high - low) * min(max(at_low / (at_low - at_high), 0.02), 0.98)
 
     def size(self, packets: Iterable[Analysis], level: int, fidelity: float) -> float:
         """About how many bytes the records of the base layer take; level NO_BASE: what is left of them."""
@@ -251,7 +279,8 @@ class Encoder:
         """Records of packets of equal duration, from number `first` on."""
         model, based = self.model, level != container.NO_BASE
         streams = [
-            [model.codebook.quantize(z, level, fidelity)[:2] for z in p.latents] if based else [] for p in packets
+            [model.codebook.quantize(z, level, fidelity)[:2] for z in self._targets(p, level, layer)] if based else []
+            for p in packets
         ]
         step = float(step_size(level)) if based else COARSEST
         latents = [model.dequantize([q for _, q in s], level) if s else torch.empty(0) for s in streams]
@@ -300,23 +329,41 @@ class Encoder:
         borders = np.cumsum(counts)[:-1]
         return [layer.pack(p) for p in np.split(picks, borders)], list(ends.split(counts)), layer.level
 
+    def _targets(self, packet: Analysis, level: int, layer: Layer | None) -> list[np.ndarray]:
+        """Latents of a packet's channels, changed where it is loud so that they will have the energy when decoded.
+
+        What is decoded is near the median, which has too little energy by as much as it has error; the loudest parts
+        make up for it at the least cost. What is refined by a layer stays as it is.
+        """
+        if layer is not None or not packet.louder:
+            return packet.latents
+        about = [torch.from_numpy(self.model.codebook.approximate(z, level)) for z in packet.latents]
+        ratios = zip(packet.energies, self._energies(about, packet.energies, float(step_size(level))), strict=True)
+        missing = [MADE_UP * 0.5 * math.log(energy / decoded) for (_, energy), decoded in ratios]
+        return [
+            latents + np.float32(min(max(nats, 0), MOST_RAISE)) * change
+            for latents, change, nats in zip(packet.latents, packet.louder, missing, strict=True)
+        ]
+
+    def _energies(self, latents: Sequence[Tensor], energies: Sequence[tuple[int, float]], step: float) -> list[float]:
+        """Of the STFT magnitudes that latents [C, N] decode to, from the first bins of `energies` on."""
+        firsts, decoded = torch.tensor([first for first, _ in energies]), list[float]()
+        for start in range(0, len(latents), self.model.batch):
+            some = slice(start, start + self.model.batch)
+            magnitudes = self.model.decode_magnitudes(torch.stack(list(latents[some])), step)
+            decoded += audible_energy(magnitudes, firsts[some].to(magnitudes.device)).cpu().tolist()
+        return decoded
+
     def _output_gains(
         self, packets: Sequence[Analysis], latents: Sequence[Tensor], step: float
     ) -> list[tuple[int, ...]]:
         """Gains with which decoded packets are as loud as the originals.
 
-        What is decoded is near the median, which has too little energy by as much as it has error. A gain raises what
-        is quiet too, so TOLERANCE is left. More than MOST_CORRECTION, which the coarsest levels would need for some
-        transients, is not made up for.
+        A gain raises what is quiet too, so TOLERANCE is left. More than MOST_CORRECTION, which the coarsest levels
+        would need for some transients, is not made up for.
         """
-        channels = [z for found in latents for z in found]
-        firsts = torch.tensor([first for packet in packets for first, _ in packet.energies])
-        decoded = list[float]()
-        for start in range(0, len(channels), self.model.batch):
-            some = slice(start, start + self.model.batch)
-            magnitudes = self.model.decode_magnitudes(torch.stack(channels[some]), step)
-            decoded += audible_energy(magnitudes, firsts[some].to(magnitudes.device)).cpu().tolist()
-        left = iter(decoded)
+        channels, energies = [z for found in latents for z in found], [e for packet in packets for e in packet.energies]
+        left = iter(self._energies(channels, energies, step))
         out = []
         for packet in packets:
             gains = list(packet.gains)

@@ -13,6 +13,7 @@ SPECIAL = (GAIN_SILENT, GAIN_COPY)
 PEAK = 0.5  # of a normalised packet, as in AudioLDM 2's training
 AUDIBLE = 4  # first bin of STFT magnitudes that is above rumble, 60 Hz
 SILENCE = 1e-5  # -100 dBFS, below the last bit of 16
+LOUD, EDGE = 1.5, 0.7  # nats; how far below its loudest band a packet is loud, and how softly that ends
 
 
 def peak_of(gain: int) -> float:
@@ -44,3 +45,8 @@ def audible_energy(magnitudes: Tensor, first: Tensor) -> Tensor:
     """Energy of STFT magnitudes [B, n_fft // 2 + 1, T] from the bins `first` [B] on: [B]."""
     heard = torch.arange(magnitudes.shape[1], device=magnitudes.device) >= first[:, None]
     return (magnitudes.square().sum(2) * heard).sum(1).clamp(min=1e-12)
+
+
+def loud_parts(mel: Tensor) -> Tensor:
+    """Which parts of log-mels [B, T, n_mels] have the energy: from 0 to 1, the same shape."""
+    return torch.sigmoid((mel - mel.amax((1, 2), keepdim=True) + LOUD) / EDGE)

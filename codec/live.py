@@ -9,7 +9,7 @@ import numpy as np
 from ..format import container
 from ..format.container import Header
 from .audio import AudioError, Resampler, check_samples
-from .encoder import Analysis, Encoder
+from .encoder import Analysis, Encoder, setting, slower
 from .framing import Window
 
 END_BYTES = len(container.pack_end(0))
@@ -101,13 +101,11 @@ class LiveEncoder:
         assert self._bitrate is not None
         a_second = self._bitrate * 125
         budget = a_second * packet.hops / container.HOPS_PER_SECOND
-        level, fidelity = self._encoder.fit_bitrate(budget + self._saved - 1, [packet])
+        rate = self._encoder.fit_bitrate(budget + self._saved - 1, [packet])
         while True:
-            records = self._encoder.records([packet], level, fidelity, first=self._packets, own=True)
-            record = b"".join(records)
-            coarser = self._encoder.coarser(level, fidelity)
-            if len(record) <= budget + self._saved or coarser is None:
+            record = b"".join(self._encoder.records([packet], *setting(rate), first=self._packets, own=True))
+            if len(record) <= budget + self._saved or rate == 0:
                 break
-            level, fidelity = coarser
+            rate = slower(rate, len(record) / max(budget + self._saved, 1))
         self._saved = min(self._saved + budget - len(record), BURST * a_second)
         return record

@@ -147,6 +147,36 @@ def test_decoder_training_learns(shard: Path, tmp_path: Path) -> None:
         assert len(coded.decode(coded.encode(clip("speech"), 16000))[0]) == len(clip("speech"))
 
 
+def test_a_model_grows(shard: Path, tmp_path: Path) -> None:
+    """More latent channels: what it knew stays, and what it makes of finer latents gets nearer."""
+    first = {**SMALL, "predictor_steps": 2, "denoiser_steps": 2, "batch_size": 2}
+    old = fit_model([shard], tmp_path / "a", tmp_path / "w", lambda line: None, steps=2, **first)
+    more = {**SMALL, "channels": 64, "init": str(tmp_path / "a"), "steps": 0, "predictor_steps": 2}
+    new = fit_model([shard], tmp_path / "b", tmp_path / "w", lambda line: None, **more)
+    wave = clip("speech")[: 16000 // 16 * 16]
+    frames = old.mel(torch.from_numpy(wave)[None])
+    frames = frames[:, : frames.shape[1] // 16 * 16]
+    finest = torch.full((1,), float(step_size(47)))
+    errors = []
+    for model in (old, new):
+        latents = model.autoencoder.encode(frames)
+        errors.append((model.autoencoder.decode(latents, finest) - frames).square().mean())
+        assert torch.allclose(latents[:, :32], old.autoencoder.encode(frames), atol=0.05)
+    assert errors[1] < 0.9 * errors[0]
+    codec = Codec.from_pretrained(tmp_path / "b")
+    assert codec.model.codebook.predictor.config["latent_channels"] == 64
+    for options in (dict(quality=40), dict(layers="both", bitrate=1)):
+        assert len(codec.decode(codec.encode(wave, 16000, **options))[0]) == len(wave)
+    with pytest.raises(ValueError, match="64 latent channels, more than 32"):
+        fit_model(
+            [shard],
+            tmp_path / "c",
+            tmp_path / "w",
+            lambda line: None,
+            **{**more, "init": str(tmp_path / "b"), "channels": 32},
+        )
+
+
 def test_denoiser_training_learns(shard: Path, tmp_path: Path) -> None:
     """It guesses latents better than its Gaussian prior does."""
     model = fit_model([shard], tmp_path / "m", tmp_path, lambda line: None, steps=0, **SMALL)

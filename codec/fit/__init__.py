@@ -20,13 +20,16 @@ from . import decoder as decoder_training
 from . import denoiser as denoiser_training
 from . import predictor as predictor_training
 from .dataset import AudioCache, encode_clips
-from .klt import klt_autoencoder
+from .descent import further
+from .grow import grow_autoencoder, grow_denoiser, grow_gains, grow_predictor, weighed_again
+from .klt import fit_klt, klt_autoencoder
 from .sensitivity import channel_gains
 from .tables import fit_tables
 from .vq import fit_vector_codebook
 
 FLOOR = -10.0  # nats; 95 dB below the loudest band of a normalised clip
 PATCH = 16  # frames per latent vector: 160 ms
+CHANNELS = 640
 DEFAULT_QUALITY = 24
 PREDICTOR_HOURS = 20.0  # of audio, at most, that the predictor is trained on
 HOLD = 500  # steps that the rate model of a model that goes on learning gets for itself
@@ -47,7 +50,7 @@ def fit_model(
     denoiser_steps: int = 12000,
     tokens: int = 16,
     n_mels: int = 96,
-    channels: int = 384,
+    channels: int | None = None,
     width: int = 384,
     decoder_width: int = 512,
     table_hours: float = 1.0,
@@ -60,10 +63,11 @@ def fit_model(
     Args:
         data: folders (searched recursively) or tar shards of audio.
         init: model whose networks go on learning, instead of new ones that start at the KLT; it decides about
-            `n_mels`, `channels` and the widths.
+            `n_mels` and the widths. Those of the decoding side meet what they were half-way.
         steps: of gradient descent for the autoencoder; 0 leaves it as it is (without `init`, rung 1: the KLT), and
             its tables too.
-        weigh: give channels whose errors are heard finer steps; default: after training of the autoencoder, once.
+        weigh: give channels whose errors are heard finer steps; default: after training of the autoencoder, and where
+            it has grown.
         predictor_steps: of gradient descent for what vectors are expected to be, after which tables are fitted anew; 0
             leaves it, or leaves a new one out.
         decoder_steps: of gradient descent for the magnitude network and the autoencoder's decoder (rung 3); 0 leaves
@@ -72,6 +76,8 @@ def fit_model(
             0 leaves it, or leaves a new one out.
         denoiser_steps: of gradient descent for the denoiser (rung 5); 0 leaves it, or leaves a new one out.
         tokens: of the vector codebook per latent vector; 0 leaves it, or leaves it out.
+        channels: of the latents; default: those of `init`, or 640. More than `init` has: it grows, and its tables are
+            fitted anew.
         table_hours: of audio that tables and vector codebook are fitted to.
         batch_size: examples of 3.84 s.
         seed: of the training examples; with `init`, another one than before shows it new ones.
@@ -81,8 +87,13 @@ def fit_model(
     cache = AudioCache.build(data, work / "audio", mel.sample_rate, progress)
     progress(f"{len(cache.clips)} clips, {cache.hours:.2f} h")
     torch.manual_seed(0)
-    autoencoder = start.autoencoder if start else klt_autoencoder(cache, mel, PATCH, channels, width if steps else 0)
-    gains = torch.from_numpy(start.codebook.gains) if start else torch.ones(LEVELS, channels)
+    known = start.autoencoder.latent_channels if start else 0
+    if start:
+        grown = _grow(start, cache, channels or start.autoencoder.latent_channels)
+        autoencoder, gains = start.autoencoder, torch.from_numpy(start.codebook.gains)
+    else:
+        autoencoder = klt_autoencoder(cache, mel, PATCH, channels or CHANNELS, width if steps else 0)
+        gains, grown = torch.ones(LEVELS, autoencoder.latent_channels), False
     if steps:
         rate = autoencoder_training.RateModel(autoencoder.scale)
         rate.gain.data = gains[:TRAINED_LEVELS].log()
@@ -103,11 +114,13 @@ def fit_model(
         gains[TRAINED_LEVELS:] = gains[TRAINED_LEVELS - 1]
     as_stored(autoencoder.eval().requires_grad_(False))
     codebook = start.codebook if start else None
-    if codebook is None or steps or predictor_steps or weigh:
+    if codebook is None or steps or predictor_steps or weigh or grown:
         predictor = codebook.predictor if codebook else None
         stored = gains.half().float().numpy()
-        if steps > 0 if weigh is None else weigh:
+        if (steps > 0 or grown) if weigh is None else weigh:
             factors = channel_gains(autoencoder, mel, cache, stored)
+            if grown:
+                factors = weighed_again(factors, known)
             progress(f"steps of the last channels times {factors[-32:].mean():.2f}")
             stored = (stored * factors).astype(np.float16).astype(np.float32)
         if predictor_steps:
@@ -119,17 +132,29 @@ def fit_model(
         latents = encode_clips(autoencoder, mel, cache, table_hours)
         codebook = fit_tables(latents, stored, progress, predictor)
     model = Model(mel, autoencoder, codebook, DEFAULT_QUALITY)
+    if start and grown and start.denoiser:
+        start.denoiser = grow_denoiser(
+            start.denoiser, *denoiser_training.measure_prior(model, start.denoiser.levels, cache)
+        )
     if start:
         model.magnitude_net, model.corrector = start.magnitude_net, start.corrector
         model.denoiser, model.vectors = start.denoiser, start.vectors
     if decoder_steps:
-        model.magnitude_net = model.magnitude_net or MagnitudeNet(mel, decoder_width)
         options = dict(batch_size=batch_size, seed=seed + 1, checkpoint_every=checkpoint_every)
-        decoder_training.train(model, cache, work, decoder_steps, progress, **options)
+        if model.magnitude_net:
+            with further(autoencoder, model.magnitude_net) as slow:
+                decoder_training.train(model, cache, work, decoder_steps, progress, learning_rate=slow, **options)
+        else:
+            model.magnitude_net = MagnitudeNet(mel, decoder_width)
+            decoder_training.train(model, cache, work, decoder_steps, progress, **options)
     if corrector_steps:
-        model.corrector = model.corrector or Corrector(mel)
         options = dict(batch_size=max(1, batch_size // 2), seed=seed + 3, checkpoint_every=checkpoint_every)
-        corrector_training.train(model, cache, work, corrector_steps, progress, **options)
+        if model.corrector:
+            with further(model.corrector) as slow:
+                corrector_training.train(model, cache, work, corrector_steps, progress, learning_rate=slow, **options)
+        else:
+            model.corrector = Corrector(mel)
+            corrector_training.train(model, cache, work, corrector_steps, progress, **options)
     if denoiser_steps:
         options = dict(batch_size=batch_size, seed=seed + 2, checkpoint_every=checkpoint_every)
         denoiser_training.train(model, cache, work, denoiser_steps, progress, **options)
@@ -141,3 +166,17 @@ def fit_model(
         model.vectors = fit_vector_codebook(latents, deviation[:-1], tokens, progress)
     model.save_pretrained(out)
     return model
+
+
+def _grow(model: Model, cache: AudioCache, channels: int) -> bool:
+    """Give autoencoder, predictor and gains of a model that many latent channels; whether it had fewer."""
+    if channels < model.autoencoder.latent_channels:
+        raise ValueError(f"the model has {model.autoencoder.latent_channels} latent channels, more than {channels}")
+    if channels == model.autoencoder.latent_channels:
+        return False
+    klt = fit_klt(cache, model.mel, model.autoencoder.patch, channels)
+    model.autoencoder = grow_autoencoder(model.autoencoder, klt)
+    model.codebook.gains = grow_gains(model.codebook.gains, channels)
+    if model.codebook.predictor is not None:
+        model.codebook.predictor = grow_predictor(model.codebook.predictor, klt["scale"])
+    return True

@@ -15,20 +15,24 @@ from ..model import LOUDEST, Model
 from ..quantizer import step_size
 from .dataset import AudioCache, Windows
 from .descent import descend
+from .perception import texture_error
 from .predictor import coded
+from .sensitivity import auditory_bands
 
 FLOOR = -7.5  # nats; magnitudes below are as good as this
 ENERGY = 0.02  # weight; 0.1 distorts what is loud, and lowered STOI
+TEXTURE = 1.5  # weight
 BAND = -2.75  # nats; a mel band of a flat spectrum less a bin of it
 
 
-def error(decoded: Tensor, exact: Tensor, level: Tensor) -> Tensor:
+def error(decoded: Tensor, exact: Tensor, level: Tensor, least: float = 0.3) -> Tensor:
     """Absolute error of log-magnitudes or log-mels, weighted: what lies far below the peak counts less.
 
     Args:
         level: log-mels, a band of a normalised clip reaches about 2.
+        least: weight of the quietest.
     """
-    weight = 0.3 + 0.7 * torch.sigmoid(level + 6)
+    weight = least + (1 - least) * torch.sigmoid(level + 6)
     return (weight * (decoded - exact).abs()).mean()
 
 
@@ -73,11 +77,13 @@ def train(
         # guessed too low, as the median of its magnitudes is
         shape = mel.magnitudes(frames, 1, estimate.exp()).transpose(1, 2)
         bins = error(shape.clamp(min=1e-6).log(), exact, level)
-        mels = error(decoded, frames, frames)
+        mels = error(decoded, frames, frames, 0.5)
         # the median of levels has too little energy too: the loudest make up for it at the least cost
         magnitudes = mel.magnitudes(decoded.clamp(max=LOUDEST), 1, estimate.exp())
         energy = (audible_energy(magnitudes, first) / loud).log().abs().mean()
-        return bins + mels + ENERGY * energy, {"bins": bins, "mel": mels, "energy": energy}
+        texture = texture_error(*(auditory_bands(mel, m) for m in (frames, decoded.clamp(max=LOUDEST)))).mean()
+        found = {"bins": bins, "mel": mels, "energy": energy, "texture": texture}
+        return bins + mels + ENERGY * energy + TEXTURE * texture, found
 
     descend(
         nn.ModuleList([autoencoder, net]),

@@ -16,7 +16,7 @@ from ..quantizer import step_size
 from ..schedule import LOUDEST, noise_levels
 from .dataset import AudioCache, Windows, encode_clips
 from .descent import descend
-from .predictor import coded
+from .predictor import coded, squared_error
 
 ALONE = 0.3  # share of the examples that have no base layer
 FARTHEST = 6  # steps of the quantiser; from noise of more than that on, a walk knows only what the base layer says
@@ -28,11 +28,8 @@ def measure_prior(model: Model, levels: int, cache: AudioCache, hours: float = 0
     latents = encode_clips(model.autoencoder, model.mel, cache, hours)
     every = np.concatenate(latents, 1)
     some = latents[:: max(1, len(latents) // 60)]
-    rows = [
-        np.sqrt(np.mean(np.concatenate([model.codebook.decoded(z, level, 0.85) - z for z in some], 1) ** 2, 1))
-        for level in range(levels)
-    ]
-    return torch.from_numpy(every.mean(1)), torch.from_numpy(np.stack([*rows, every.std(1)]))
+    rows = [np.sqrt(squared_error(model.codebook, some, level)) for level in range(levels)]
+    return torch.from_numpy(every.mean(1)), torch.from_numpy(np.stack([*rows, every.std(1)])).float()
 
 
 def errors(denoiser: Denoiser, latents: Tensor, sigma: Tensor, base: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:

@@ -115,7 +115,8 @@ def envelope_error(reference: Tensor, decoded: Tensor) -> Tensor:
 def texture_error(exact: Tensor, found: Tensor) -> Tensor:
     """One less the similarity of levels and of their local pattern in power by bands and time, [B, bands, T]: [B].
 
-    As in ViSQOL's NSIM (Hines, Skoglund, Kokaram, Harte, 2015), in decibels down to 45 below the loudest of a spectrum.
+    As in ViSQOL's NSIM (Hines, Skoglund, Kokaram, Harte, 2015), down to 90 dB below the loudest of a spectrum: its
+    "45 dB" are ten times the logarithm of amplitudes.
     """
     row = torch.tensor([0.1065, 0.787, 0.1065])
     weight = (row[:, None] * row)[None, None]
@@ -124,7 +125,7 @@ def texture_error(exact: Tensor, found: Tensor) -> Tensor:
         return F.conv2d(x[:, None], weight)[:, 0]
 
     def decibels(p: Tensor) -> Tensor:
-        level = 10 * p.clamp(min=1e-9).log10()
+        level = 5 * p.clamp(min=1e-12).log10()
         return torch.maximum(level, level.amax(1, keepdim=True) - 45)
 
     x, y = decibels(exact), decibels(found)
@@ -132,6 +133,6 @@ def texture_error(exact: Tensor, found: Tensor) -> Tensor:
     x, y = x - least, y - least
     a, b = local(x), local(y)
     xx, yy, xy = local(x * x) - a * a, local(y * y) - b * b, local(x * y) - a * b
-    level = (2 * a * b + 0.1) / (a * a + b * b + 0.1)
-    pattern = (xy + 0.1) / ((xx.clamp(min=0) + 0.05) * (yy.clamp(min=0) + 0.05)).sqrt().add(0.05)
+    level = (2 * a * b + 0.01) / (a * a + b * b + 0.01)
+    pattern = (xy + 0.02) / ((xx.clamp(min=0) + 0.01) * (yy.clamp(min=0) + 0.01)).sqrt().add(0.01)
     return 1 - (level * pattern).mean((1, 2))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,25 +50,38 @@ def coded(codebook: ScalarCodebook, latents: Tensor, levels: np.ndarray) -> Tens
     return decoded(codebook.predictor, latents.transpose(1, 2), step, grid).transpose(1, 2).contiguous()
 
 
-def residuals(
-    predictor: Predictor, latents: list[np.ndarray], gains: np.ndarray, level: int, batch: int = 256
-) -> list[np.ndarray]:
+def _padded(latents: list[np.ndarray], batch: int = 256) -> Iterator[tuple[list[int], Tensor]]:
+    """Latents [C, N] of clips, those of about equal length together: their numbers, and [B, N, C]."""
+    order = sorted(range(len(latents)), key=lambda i: latents[i].shape[1])
+    for start in range(0, len(order), batch):
+        some = order[start : start + batch]
+        yield some, torch.nn.utils.rnn.pad_sequence([torch.from_numpy(latents[i].T) for i in some], batch_first=True)
+
+
+def residuals(predictor: Predictor, latents: list[np.ndarray], gains: np.ndarray, level: int) -> list[np.ndarray]:
     """What is left of latents [C, N] of clips after prediction at a quality level.
 
     Args:
         gains: [C], of that level.
     """
-    order = sorted(range(len(latents)), key=lambda i: latents[i].shape[1])
     out: list[np.ndarray] = [np.empty(0)] * len(latents)
-    for start in range(0, len(order), batch):
-        some = order[start : start + batch]
-        clips = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(latents[i].T) for i in some], batch_first=True)
+    for some, clips in _padded(latents):
         step = torch.full((len(some),), float(step_size(level)))
         grid = (step[:, None] * torch.from_numpy(gains)).expand(-1, clips.shape[2])
         left = clips - predictor.expect(decoded(predictor, clips, step, grid), step)
         for i, clip in zip(some, left, strict=True):
             out[i] = clip[: latents[i].shape[1]].T.numpy()
     return out
+
+
+def squared_error(codebook: ScalarCodebook, latents: list[np.ndarray], level: int) -> np.ndarray:
+    """Mean squared error [C] of latents [C, N] of clips as they come out of a file."""
+    total = torch.zeros(len(latents[0]), dtype=torch.float64)
+    for some, clips in _padded(latents):
+        found = coded(codebook, clips.transpose(1, 2), np.full(len(some), level)).transpose(1, 2)
+        for i, apart in zip(some, found - clips, strict=True):
+            total += apart[: latents[i].shape[1]].double().square().sum(0)
+    return (total / sum(z.shape[1] for z in latents)).numpy()
 
 
 def new_predictor(latents: list[np.ndarray]) -> Predictor:
@@ -101,6 +114,7 @@ def train(
         raise ValueError(f"no clip of at least {LENGTH} latent vectors to fit on")
     ends = np.cumsum([latents[i].shape[1] for i in long])
     grids = torch.from_numpy(gains) * step_size(torch.arange(len(gains)))[:, None]
+    predictor.requires_grad_(True)
 
     def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         random = np.random.default_rng([seed, step])
