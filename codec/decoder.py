@@ -19,7 +19,7 @@ from .audio import length_at, resample
 from .channels import Frames, Voices, alike, held
 from .diffusion import Walk
 from .folder import ModelError
-from .gain import AUDIBLE, PEAK, SPECIAL, audible_energy, peak_of
+from .gain import PEAK, SPECIAL, audible_energy, peak_of
 from .model import Model
 from .quantizer import COARSEST, step_size
 
@@ -317,9 +317,8 @@ class Decoder:
         if len(latents) == 1 or not self.model.corrects_loudness:
             return self.model.frames(*latents[-1])
         magnitudes = self.model.decode_magnitudes(*latents[-1])
-        first = torch.full((len(magnitudes),), AUDIBLE, device=magnitudes.device)
-        wanted = audible_energy(self.model.decode_magnitudes(*latents[0]), first)
-        louder = (wanted / audible_energy(magnitudes, first)).sqrt()[:, None, None]
+        wanted = audible_energy(self.model.decode_magnitudes(*latents[0]))
+        louder = (wanted / audible_energy(magnitudes)).sqrt()[:, None, None]
         return self.model.framed(magnitudes * louder, latents[-1][1])
 
 

@@ -18,7 +18,7 @@ from ..format.layer import FIELDS, Layer
 from ..format.philox import words
 from .diffusion import DDCM, GENERATE, Walk
 from .framing import Framer, Window
-from .gain import PEAK, SPECIAL, audible_energy, first_audible, gain_of, limit_gain, loud_parts
+from .gain import PEAK, SPECIAL, audible_energy, gain_of, limit_gain, loud_parts
 from .model import Model
 from .quantizer import COARSEST, step_size
 from .vq import VectorCodebook
@@ -55,14 +55,14 @@ class Analysis:
         hops: duration in units of 10 ms.
         gains: one per channel, as in `Packet`.
         latents: [C, N] for every channel that is neither silent nor a copy.
-        energies: (first bin, energy) of the STFT magnitudes that each of the latents stands for.
+        energies: audible, of the STFT magnitudes that each of the latents stands for.
         louder: [C, N], how each of them changes when what is loud gets louder by a nat.
     """
 
     hops: int
     gains: list[int] = field(default_factory=list)
     latents: list[np.ndarray] = field(default_factory=list)
-    energies: list[tuple[int, float]] = field(default_factory=list)
+    energies: list[float] = field(default_factory=list)
     louder: list[np.ndarray] = field(default_factory=list)
 
 
@@ -159,8 +159,7 @@ class Encoder:
             for (packet, _), change in zip(normalised, raised - latents, strict=True):
                 packet.louder.append(change / np.float32(RAISE))
         magnitudes = magnitudes[:, :, own]
-        first = first_audible(magnitudes)
-        energies = zip(first.cpu().tolist(), audible_energy(magnitudes, first).cpu().tolist(), strict=True)
+        energies = audible_energy(magnitudes).cpu().tolist()
         for (packet, _), mine, energy in zip(normalised, latents, energies, strict=True):
             packet.latents.append(mine)
             packet.energies.append(energy)
@@ -173,7 +172,7 @@ class Encoder:
         model = self.model
         count = packet.hops // model.autoencoder.patch
         if vectors is None:
-            coded = iter([model.codebook.quantize(z, level)[1][:count] for z in packet.latents])
+            coded = iter([model.codebook.quantize(z, level)[1][:count] for z in self._targets(packet, level)])
             silence = np.zeros((count, model.autoencoder.latent_channels), np.int32)
         else:
             coded = iter([vectors.quantize(z)[:count] for z in packet.latents])
@@ -279,7 +278,7 @@ class Encoder:
         """Records of packets of equal duration, from number `first` on."""
         model, based = self.model, level != container.NO_BASE
         streams = [
-            [model.codebook.quantize(z, level, fidelity)[:2] for z in self._targets(p, level, layer)] if based else []
+            [model.codebook.quantize(z, level, fidelity)[:2] for z in self._targets(p, level)] if based else []
             for p in packets
         ]
         step = float(step_size(level)) if based else COARSEST
@@ -329,29 +328,28 @@ class Encoder:
         borders = np.cumsum(counts)[:-1]
         return [layer.pack(p) for p in np.split(picks, borders)], list(ends.split(counts)), layer.level
 
-    def _targets(self, packet: Analysis, level: int, layer: Layer | None) -> list[np.ndarray]:
+    def _targets(self, packet: Analysis, level: int) -> list[np.ndarray]:
         """Latents of a packet's channels, changed where it is loud so that they will have the energy when decoded.
 
         What is decoded is near the median, which has too little energy by as much as it has error; the loudest parts
-        make up for it at the least cost. What is refined by a layer stays as it is.
+        make up for it at the least cost.
         """
-        if layer is not None or not packet.louder:
+        if not packet.louder:
             return packet.latents
         about = [torch.from_numpy(self.model.codebook.approximate(z, level)) for z in packet.latents]
-        ratios = zip(packet.energies, self._energies(about, packet.energies, float(step_size(level))), strict=True)
-        missing = [MADE_UP * 0.5 * math.log(energy / decoded) for (_, energy), decoded in ratios]
+        ratios = zip(packet.energies, self._energies(about, float(step_size(level))), strict=True)
+        missing = [MADE_UP * 0.5 * math.log(energy / decoded) for energy, decoded in ratios]
         return [
             latents + np.float32(min(max(nats, 0), MOST_RAISE)) * change
             for latents, change, nats in zip(packet.latents, packet.louder, missing, strict=True)
         ]
 
-    def _energies(self, latents: Sequence[Tensor], energies: Sequence[tuple[int, float]], step: float) -> list[float]:
-        """Of the STFT magnitudes that latents [C, N] decode to, from the first bins of `energies` on."""
-        firsts, decoded = torch.tensor([first for first, _ in energies]), list[float]()
+    def _energies(self, latents: Sequence[Tensor], step: float) -> list[float]:
+        """Audible energies of the STFT magnitudes that latents [C, N] decode to."""
+        decoded = list[float]()
         for start in range(0, len(latents), self.model.batch):
-            some = slice(start, start + self.model.batch)
-            magnitudes = self.model.decode_magnitudes(torch.stack(list(latents[some])), step)
-            decoded += audible_energy(magnitudes, firsts[some].to(magnitudes.device)).cpu().tolist()
+            some = torch.stack(list(latents[start : start + self.model.batch]))
+            decoded += audible_energy(self.model.decode_magnitudes(some, step)).cpu().tolist()
         return decoded
 
     def _output_gains(
@@ -362,13 +360,12 @@ class Encoder:
         A gain raises what is quiet too, so TOLERANCE is left. More than MOST_CORRECTION, which the coarsest levels
         would need for some transients, is not made up for.
         """
-        channels, energies = [z for found in latents for z in found], [e for packet in packets for e in packet.energies]
-        left = iter(self._energies(channels, energies, step))
+        left = iter(self._energies([z for found in latents for z in found], step))
         out = []
         for packet in packets:
             gains = list(packet.gains)
             coded = [c for c, gain in enumerate(gains) if gain not in SPECIAL]
-            for c, (_, energy) in zip(coded, packet.energies, strict=True):
+            for c, energy in zip(coded, packet.energies, strict=True):
                 missing = 10 * math.log10(energy / next(left))
                 correction = min(max(abs(missing) - TOLERANCE, 0), MOST_CORRECTION)
                 gains[c] = limit_gain(gains[c] + round(256 * math.copysign(correction, missing)))

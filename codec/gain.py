@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -11,7 +12,6 @@ from ..format.container import GAIN_COPY, GAIN_SILENT
 
 SPECIAL = (GAIN_SILENT, GAIN_COPY)
 PEAK = 0.5  # of a normalised packet, as in AudioLDM 2's training
-AUDIBLE = 4  # first bin of STFT magnitudes that is above rumble, 60 Hz
 SILENCE = 1e-5  # -100 dBFS, below the last bit of 16
 LOUD, EDGE = 1.5, 0.7  # nats; how far below its loudest band a packet is loud, and how softly that ends
 
@@ -31,20 +31,21 @@ def limit_gain(gain: int) -> int:
     return max(-32000, min(32000, gain))
 
 
-def first_audible(magnitudes: Tensor) -> Tensor:
-    """Bin of STFT magnitudes [B, n_fft // 2 + 1, T] from which on their energy says how loud they are: [B].
+@functools.cache
+def audibility(bins: int, device: torch.device) -> Tensor:
+    """What the energy in STFT bins from 0 to 8 kHz counts for loudness: [bins], 0 to 1.
 
-    Rumble below 60 Hz can outweigh all else; where it does, the bins that it leaks into through the Hann window, up to
-    90 Hz, are left out as well.
+    The high-pass of ITU-R BS.1770 (second stage of table 2: 38.1 Hz, Q 0.5), because rumble can outweigh all else.
     """
-    energy = magnitudes.square().sum(2)
-    return torch.where(energy[:, :AUDIBLE].sum(1) > energy[:, AUDIBLE:].sum(1), AUDIBLE + 2, AUDIBLE)
+    with torch.inference_mode(False):  # kept, and training uses it too
+        s = 1j * torch.linspace(0, 8000, bins, dtype=torch.float64) / 38.13547
+        return (s**2 / (s**2 + s / 0.5003270 + 1)).abs().square().float().to(device)
 
 
-def audible_energy(magnitudes: Tensor, first: Tensor) -> Tensor:
-    """Energy of STFT magnitudes [B, n_fft // 2 + 1, T] from the bins `first` [B] on: [B]."""
-    heard = torch.arange(magnitudes.shape[1], device=magnitudes.device) >= first[:, None]
-    return (magnitudes.square().sum(2) * heard).sum(1).clamp(min=1e-12)
+def audible_energy(magnitudes: Tensor) -> Tensor:
+    """Energy of STFT magnitudes [B, n_fft // 2 + 1, T] as far as it counts for loudness: [B]."""
+    weights = audibility(magnitudes.shape[1], magnitudes.device)
+    return (magnitudes.square().sum(2) @ weights).clamp(min=1e-12)
 
 
 def loud_parts(mel: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import Tensor
 
-from .gain import AUDIBLE
+from .gain import audible_energy
 from .mel import LogMel
 
 
@@ -27,8 +27,8 @@ def window_sum(count: int, hop: int, window: Tensor) -> Tensor:
 
 
 def audible(mel: LogMel, wave: Tensor) -> Tensor:
-    """Energy of waveforms [C, N] above 60 Hz: [C]."""
-    return torch.view_as_real(mel.spectrum(wave)[:, AUDIBLE:]).square().sum((1, 2, 3)) + 1e-9
+    """Audible energy of waveforms [C, N]: [C]."""
+    return audible_energy(mel.spectrum(wave).abs()) + 1e-9
 
 
 def ramp(count: int, like: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class GriffinLim:
         self._frames = None if last else magnitude[:, :, drop:].clone()
         self._head = wave[:, drop * hop : settled].clone()
         # The estimate is inconsistent, so its waveform has too little energy; make up for it, gliding to the new gain
-        wanted = magnitude[:, AUDIBLE:].abs().square().sum((1, 2)) + 1e-9
+        wanted = audible_energy(magnitude.abs()) + 1e-9
         gain = (wanted / audible(self.mel, wave)).clamp(0.25, 4).sqrt()[:, None]
         before = gain if self._gain is None else self._gain
         self._gain = gain

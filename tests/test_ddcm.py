@@ -109,7 +109,7 @@ def test_generated_file_decodes_to_the_generated_latents(codec: Codec) -> None:
     assert denoiser is not None
     layer = ddcm.layer(codec.model.denoiser_fingerprint, None)
     random = words(7, GENERATE, 0, np.zeros(1), 16 * 8 * 3)[0] >> np.uint32(31 - 5)
-    start = torch.zeros(1, 384, 32)
+    start = torch.zeros(1, codec.model.autoencoder.latent_channels, 32)
     walk = Walk(denoiser, start, -1, 14.0, np.array([0]))
     generated = walk.decode(layer, random.astype(np.int64).reshape(1, 16, 8, 3))
     assert torch.equal(latents(codec, data), generated)

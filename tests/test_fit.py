@@ -152,7 +152,7 @@ def test_a_model_grows(shard: Path, tmp_path: Path) -> None:
     first = {**SMALL, "predictor_steps": 2, "denoiser_steps": 2, "batch_size": 2}
     old = fit_model([shard], tmp_path / "a", tmp_path / "w", lambda line: None, steps=2, **first)
     more = {**SMALL, "channels": 64, "init": str(tmp_path / "a"), "steps": 0, "predictor_steps": 2}
-    new = fit_model([shard], tmp_path / "b", tmp_path / "w", lambda line: None, **more)
+    new = fit_model([shard], tmp_path / "b", tmp_path / "v", lambda line: None, **more)
     wave = clip("speech")[: 16000 // 16 * 16]
     frames = old.mel(torch.from_numpy(wave)[None])
     frames = frames[:, : frames.shape[1] // 16 * 16]

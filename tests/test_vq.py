@@ -81,7 +81,7 @@ def test_refusals(codec: Codec) -> None:
     with pytest.raises(ValueError, match="tokens are"):
         codec.detokenize(np.zeros((1, 4, 16), int))
     with pytest.raises(ValueError, match="no tokens"):
-        codec.detokenize(np.zeros((1, 0, 384), int))
+        codec.detokenize(np.zeros((1, 0, codec.model.autoencoder.latent_channels), int))
 
 
 def test_silence_has_tokens(codec: Codec) -> None:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..gain import audible_energy, first_audible
+from ..gain import audible_energy
 from ..griffin_lim import griffin_lim
 from ..mel import LogMel
 from ..model import Model
@@ -50,17 +50,16 @@ def make(model: Model, wave: Tensor, rng: np.random.Generator) -> Examples:
     """What Griffin-Lim makes of waveforms [B, N] at random qualities, fine ones more often than coarse."""
     mel = model.mel
     spectrum = mel.spectrum(wave).abs()
-    first = first_audible(spectrum)
     latents = model.autoencoder.encode(mel.from_magnitudes(spectrum))
     levels = rng.integers(model.codebook.levels, size=(2, len(wave))).max(0)
     step = torch.from_numpy(step_size(levels).astype(np.float32))
     decoded = model.autoencoder.decode(coded(model.codebook, latents, levels), step)
     asked = model.magnitudes(decoded, step)
-    loud = audible_energy(asked, first)
+    loud = audible_energy(asked)
     found = griffin_lim(asked, mel)
-    found *= (loud / audible_energy(mel.spectrum(found).abs(), first)).clamp(0.25, 4).sqrt()[:, None]
+    found *= (loud / audible_energy(mel.spectrum(found).abs())).clamp(0.25, 4).sqrt()[:, None]
     # the encoder's gain makes what is asked for as loud as the original
-    exact = wave * (loud / audible_energy(spectrum, first)).sqrt()[:, None]
+    exact = wave * (loud / audible_energy(spectrum)).sqrt()[:, None]
     return Examples(found, exact, asked, step[:, None].expand_as(asked[:, 0]))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..gain import audible_energy, first_audible
+from ..gain import audible_energy
 from ..model import LOUDEST, Model
 from ..quantizer import step_size
 from .dataset import AudioCache, Windows
@@ -63,8 +63,7 @@ def train(
         with torch.no_grad():
             exact = mel.spectrum(windows.batch(step, batch_size)).abs()
             frames = mel.from_magnitudes(exact)
-            first = first_audible(exact)
-            loud = audible_energy(exact, first)
+            loud = audible_energy(exact)
             levels = np.random.default_rng([seed, step, 1]).integers(model.codebook.levels, size=batch_size)
             latents = coded(model.codebook, autoencoder.encode(frames), levels)
             size = torch.from_numpy(step_size(levels).astype(np.float32))
@@ -80,7 +79,7 @@ def train(
         mels = error(decoded, frames, frames, 0.5)
         # the median of levels has too little energy too: the loudest make up for it at the least cost
         magnitudes = mel.magnitudes(decoded.clamp(max=LOUDEST), 1, estimate.exp())
-        energy = (audible_energy(magnitudes, first) / loud).log().abs().mean()
+        energy = (audible_energy(magnitudes) / loud).log().abs().mean()
         texture = texture_error(*(auditory_bands(mel, m) for m in (frames, decoded.clamp(max=LOUDEST)))).mean()
         found = {"bins": bins, "mel": mels, "energy": energy, "texture": texture}
         return bins + mels + ENERGY * energy + TEXTURE * texture, found
