@@ -1,5 +1,6 @@
 """The `aldm` command as a process."""
 
+import gc
 import os
 import sys
 
@@ -8,6 +9,7 @@ from .main import main
 
 def run() -> None:
     """Run the command, and leave without the half second in which Python would take torch apart."""
+    gc.set_threshold(100_000)  # what torch makes when it is imported stays; looking through it takes long
     try:
         main()
     except SystemExit as end:
