@@ -140,9 +140,14 @@ class Codec:
         budget = math.inf if bitrate is None else bitrate * 1000 / 8 * seconds - container.HEADER_SIZE - len(extra)
         if index:
             budget -= INDEX_BYTES + 2 * len(packets)
-        layer = None
+        layer, fitted = None, bitrate is not None and quality is None and layers != "ddcm"
+        rate = 0.0  # where the layers decide
         if layers == "ddcm":
             level = container.NO_BASE
+        else:
+            if fitted:
+                rate = encoder.fit_bitrate(budget if layers == "base" else budget / 2, packets)
+            packets = Spool(encoder.raised(packets, int(rate) if fitted else level))
         if layers != "base":
             if layers == "ddcm" or quality is not None:
                 budget -= encoder.size(packets, level, fidelity)
@@ -150,9 +155,8 @@ class Codec:
             ddcm = ddcm or (plain if bitrate is None else encoder.fit_layer(share, packets, steps))
             layer = encoder.layer(ddcm, level)
             budget -= encoder.layer_size(layer, packets)
-        rate = 0.0  # where the layers decide
-        if bitrate is not None and quality is None and layers != "ddcm":
-            rate = encoder.fit_bitrate(budget, packets)
+        if fitted:
+            rate = encoder.fit_bitrate(budget, packets, rate)
             if layers == "both" and self.model.denoiser is not None:
                 rate = min(rate, self.model.denoiser.levels - RESOLUTION)
             level, fidelity = setting(rate)

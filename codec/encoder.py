@@ -6,7 +6,7 @@ import math
 import pickle
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -57,6 +57,7 @@ class Analysis:
         latents: [C, N] for every channel that is neither silent nor a copy.
         energies: audible, of the STFT magnitudes that each of the latents stands for.
         louder: [C, N], how each of them changes when what is loud gets louder by a nat.
+        targets: what is quantised in their place, once `Encoder.raised` found it.
     """
 
     hops: int
@@ -64,6 +65,12 @@ class Analysis:
     latents: list[np.ndarray] = field(default_factory=list)
     energies: list[float] = field(default_factory=list)
     louder: list[np.ndarray] = field(default_factory=list)
+    targets: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def base(self) -> list[np.ndarray]:
+        """What the base layer quantises."""
+        return self.targets or self.latents
 
 
 class Spool:
@@ -172,7 +179,8 @@ class Encoder:
         model = self.model
         count = packet.hops // model.autoencoder.patch
         if vectors is None:
-            coded = iter([model.codebook.quantize(z, level)[1][:count] for z in self._targets(packet, level)])
+            [raised] = self.raised([packet], level)
+            coded = iter([model.codebook.quantize(z, level)[1][:count] for z in raised.base])
             silence = np.zeros((count, model.autoencoder.latent_channels), np.int32)
         else:
             coded = iter([vectors.quantize(z)[:count] for z in packet.latents])
@@ -187,14 +195,14 @@ class Encoder:
                 out[c] = next(coded)
         return out
 
-    def fit_bitrate(self, budget: float, packets: Iterable[Analysis]) -> float:
+    def fit_bitrate(self, budget: float, packets: Iterable[Analysis], guess: float | None = None) -> float:
         """About the finest rate (see `setting`) at which packets take at most `budget` bytes, or the coarsest, 0.
 
         False position by the logarithm of the size; an end that stays weighs half the next time (Illinois).
         """
         low, high = 0.0, self.model.codebook.levels - 1.0
         at_low = at_high = math.inf  # log2 of size less what is wanted
-        rate, below = high / 2, None
+        rate, below = high / 2 if guess is None else guess, None
         while True:
             excess = math.log2(self.size(packets, *setting(rate)) / max(budget, 1))
             if -UNUSED < excess <= 0 or (rate == high and excess <= 0):
@@ -218,7 +226,7 @@ class Encoder:
         for packet in packets:
             size += 10 + 2 * len(packet.gains)  # record and duration
             if level != container.NO_BASE:
-                size += sum(self.model.codebook.estimate(z, level, fidelity) for z in packet.latents) / 8 + 2
+                size += sum(self.model.codebook.estimate(z, level, fidelity) for z in packet.base) / 8 + 2
         return size
 
     def layer(self, ddcm: DDCM, level: int) -> Layer:
@@ -277,10 +285,7 @@ class Encoder:
     ) -> Iterator[bytes]:
         """Records of packets of equal duration, from number `first` on."""
         model, based = self.model, level != container.NO_BASE
-        streams = [
-            [model.codebook.quantize(z, level, fidelity)[:2] for z in self._targets(p, level)] if based else []
-            for p in packets
-        ]
+        streams = [[model.codebook.quantize(z, level, fidelity)[:2] for z in p.base] if based else [] for p in packets]
         step = float(step_size(level)) if based else COARSEST
         latents = [model.dequantize([q for _, q in s], level) if s else torch.empty(0) for s in streams]
         layers: Sequence[bytes | None] = [None] * len(packets)
@@ -328,21 +333,24 @@ class Encoder:
         borders = np.cumsum(counts)[:-1]
         return [layer.pack(p) for p in np.split(picks, borders)], list(ends.split(counts)), layer.level
 
-    def _targets(self, packet: Analysis, level: int) -> list[np.ndarray]:
-        """Latents of a packet's channels, changed where it is loud so that they will have the energy when decoded.
+    def raised(self, packets: Iterable[Analysis], level: int) -> Iterator[Analysis]:
+        """Packets whose targets are latents that are changed where it is loud, for the energy that a quality takes.
 
         What is decoded is near the median, which has too little energy by as much as it has error; the loudest parts
         make up for it at the least cost.
         """
-        if not packet.louder:
-            return packet.latents
-        about = [torch.from_numpy(self.model.codebook.approximate(z, level)) for z in packet.latents]
-        ratios = zip(packet.energies, self._energies(about, float(step_size(level))), strict=True)
-        missing = [MADE_UP * 0.5 * math.log(energy / decoded) for energy, decoded in ratios]
-        return [
-            latents + np.float32(min(max(nats, 0), MOST_RAISE)) * change
-            for latents, change, nats in zip(packet.latents, packet.louder, missing, strict=True)
-        ]
+        for packet in packets:
+            if not packet.louder:
+                yield packet
+                continue
+            about = [torch.from_numpy(self.model.codebook.approximate(z, level)) for z in packet.latents]
+            ratios = zip(packet.energies, self._energies(about, float(step_size(level))), strict=True)
+            missing = [MADE_UP * 0.5 * math.log(energy / decoded) for energy, decoded in ratios]
+            targets = [
+                latents + np.float32(min(max(nats, 0), MOST_RAISE)) * change
+                for latents, change, nats in zip(packet.latents, packet.louder, missing, strict=True)
+            ]
+            yield replace(packet, louder=[], targets=targets)
 
     def _energies(self, latents: Sequence[Tensor], step: float) -> list[float]:
         """Audible energies of the STFT magnitudes that latents [C, N] decode to."""

@@ -89,7 +89,8 @@ class LiveEncoder:
         for window in windows:
             [packet] = self._encoder.analyze_windows([window])
             if self._quality is not None:
-                data += b"".join(self._encoder.records([packet], self._quality, 1.0, first=self._packets))
+                raised = self._encoder.raised([packet], self._quality)
+                data += b"".join(self._encoder.records(raised, self._quality, 1.0, first=self._packets))
             else:
                 data += self._fit(packet)
             self._packets += 1
@@ -102,6 +103,8 @@ class LiveEncoder:
         a_second = self._bitrate * 125
         budget = a_second * packet.hops / container.HOPS_PER_SECOND
         rate = self._encoder.fit_bitrate(budget + self._saved - 1, [packet])
+        [packet] = self._encoder.raised([packet], int(rate))
+        rate = self._encoder.fit_bitrate(budget + self._saved - 1, [packet], rate)
         while True:
             record = b"".join(self._encoder.records([packet], *setting(rate), first=self._packets, own=True))
             if len(record) <= budget + self._saved or rate == 0:

@@ -40,10 +40,21 @@ from .predictor import Predictor
 from .quantizer import ScalarCodebook
 from .vocoder import Vocoder
 from .vq import VectorCodebook
-from .weights import load_weights, save_weights
+from .weights import load_weights, save_weights, uninitialised
 
 BATCH = 16  # channels of packets that a GPU takes at once
 LOUDEST = 6.0  # nats; a band of a normalised clip reaches about 2
+
+
+def _load_network(folder: Path, kind: Any, config: str, weights: str, *given: Any) -> Any:
+    """A network of a folder, whose settings are `given` and in `config`; None: the folder has none."""
+    if not (folder / config).exists() and not (folder / weights).exists():
+        return None
+    settings = json.loads((folder / config).read_text())
+    with uninitialised():
+        network = kind(*given, **{k: v for k, v in settings.items() if not k.startswith("_")})
+    network.load_state_dict(load_weights(folder / weights))
+    return network.eval().requires_grad_(False)
 
 
 @dataclass
@@ -188,39 +199,20 @@ class Model:
         device = find_device(device)
         folder = find_model(name)
         try:
-            vae: dict[str, Any] = json.loads((folder / "vae/config.json").read_text())
             codec: dict[str, Any] = json.loads((folder / "codec/config.json").read_text())
-            autoencoder = Autoencoder(**{k: v for k, v in vae.items() if not k.startswith("_")})
-            autoencoder.load_state_dict(load_weights(folder / WEIGHTS))
+            mel, quality = LogMel(**codec["mel"]), int(codec["default_quality"])
+            autoencoder = _load_network(folder, Autoencoder, "vae/config.json", WEIGHTS)
+            if autoencoder is None:
+                raise FileNotFoundError(WEIGHTS)
             arrays = load_arrays(folder / TABLES)
             tables = Tables(arrays["bank"], arrays["choice"], arrays["transitions"])
-            predictor = None
-            if (folder / PREDICTOR[0]).exists():
-                config = json.loads((folder / PREDICTOR[0]).read_text())
-                predictor = Predictor(**{k: v for k, v in config.items() if not k.startswith("_")})
-                predictor.load_state_dict(load_weights(folder / PREDICTOR[1]))
-                predictor.eval().requires_grad_(False)
+            predictor = _load_network(folder, Predictor, *PREDICTOR)
             codebook = ScalarCodebook(arrays["gains"].astype(np.float32), tables, predictor)
-            mel, quality = LogMel(**codec["mel"]), int(codec["default_quality"])
-            net = None
-            if (folder / VOCODER).exists():
-                config = json.loads((folder / "vocoder/config.json").read_text())
-                net = MagnitudeNet(mel, **{k: v for k, v in config.items() if not k.startswith("_")})
-                net.load_state_dict(load_weights(folder / VOCODER))
-                net.eval().requires_grad_(False)
-            corrector = None
-            if (folder / CORRECTOR).exists():
-                config = json.loads((folder / CORRECTOR).with_suffix(".json").read_text())
-                corrector = Corrector(mel, **{k: v for k, v in config.items() if not k.startswith("_")})
-                corrector.load_state_dict(load_weights(folder / CORRECTOR))
-                corrector.eval().requires_grad_(False)
-            denoiser = None
-            if (folder / DENOISER).exists():
-                config = json.loads((folder / "unet/config.json").read_text())
-                denoiser = Denoiser(**{k: v for k, v in config.items() if not k.startswith("_")})
-                denoiser.load_state_dict(load_weights(folder / DENOISER))
+            net = _load_network(folder, MagnitudeNet, "vocoder/config.json", VOCODER, mel)
+            corrector = _load_network(folder, Corrector, "vocoder/corrector.json", CORRECTOR, mel)
+            denoiser = _load_network(folder, Denoiser, "unet/config.json", DENOISER)
+            if denoiser is not None:
                 denoiser.schedule = json.loads((folder / "scheduler/scheduler_config.json").read_text())
-                denoiser.eval().requires_grad_(False)
             vectors = None
             if (folder / VECTORS).exists():
                 arrays = load_arrays(folder / VECTORS)
@@ -229,7 +221,6 @@ class Model:
             raise ModelError(
                 f"model folder {folder} does not load: {type(error).__name__} {str(error).splitlines()[0]}"
             ) from error
-        autoencoder.eval().requires_grad_(False)
         for network in (autoencoder, net, corrector):
             if network is not None:
                 network.to(device)
