@@ -147,7 +147,7 @@ class Codec:
         else:
             if fitted:
                 rate = encoder.fit_bitrate(budget if layers == "base" else budget / 2, packets)
-            packets = Spool(encoder.raised(packets, int(rate) if fitted else level))
+            packets = Spool(encoder.raised(packets, int(rate) if fitted else level, layers == "both"))
         if layers != "base":
             if layers == "ddcm" or quality is not None:
                 budget -= encoder.size(packets, level, fidelity)

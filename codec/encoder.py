@@ -56,7 +56,7 @@ class Analysis:
         gains: one per channel, as in `Packet`.
         latents: [C, N] for every channel that is neither silent nor a copy.
         energies: audible, of the STFT magnitudes that each of the latents stands for.
-        louder: [C, N], how each of them changes when what is loud gets louder by a nat.
+        louder: [C, N] float16, how each of them changes when what is loud gets louder by a nat.
         targets: what is quantised in their place, once `Encoder.raised` found it.
     """
 
@@ -76,7 +76,7 @@ class Analysis:
 class Spool:
     """Analysed packets, to be read again and again; those of a long file lie in a temporary file."""
 
-    IN_MEMORY = 1 << 26  # bytes; ten minutes have 6 MB for each channel
+    IN_MEMORY = 1 << 25  # bytes; ten minutes have 14 MB for each channel
 
     def __init__(self, packets: Iterable[Analysis] = ()):
         self._file = tempfile.SpooledTemporaryFile(self.IN_MEMORY)  # noqa: SIM115
@@ -164,7 +164,7 @@ class Encoder:
         if self.model.corrects_loudness:
             raised = self.model.encode_mel(frames + RAISE * loud_parts(frames), own).cpu().numpy()
             for (packet, _), change in zip(normalised, raised - latents, strict=True):
-                packet.louder.append(change / np.float32(RAISE))
+                packet.louder.append((change / RAISE).astype(np.float16))
         magnitudes = magnitudes[:, :, own]
         energies = audible_energy(magnitudes).cpu().tolist()
         for (packet, _), mine, energy in zip(normalised, latents, energies, strict=True):
@@ -333,11 +333,14 @@ class Encoder:
         borders = np.cumsum(counts)[:-1]
         return [layer.pack(p) for p in np.split(picks, borders)], list(ends.split(counts)), layer.level
 
-    def raised(self, packets: Iterable[Analysis], level: int) -> Iterator[Analysis]:
+    def raised(self, packets: Iterable[Analysis], level: int, refined: bool = False) -> Iterator[Analysis]:
         """Packets whose targets are latents that are changed where it is loud, for the energy that a quality takes.
 
         What is decoded is near the median, which has too little energy by as much as it has error; the loudest parts
         make up for it at the least cost.
+
+        Args:
+            refined: they keep their latents as well, because a layer will refine what is quantised.
         """
         for packet in packets:
             if not packet.louder:
@@ -347,10 +350,11 @@ class Encoder:
             ratios = zip(packet.energies, self._energies(about, float(step_size(level))), strict=True)
             missing = [MADE_UP * 0.5 * math.log(energy / decoded) for energy, decoded in ratios]
             targets = [
-                latents + np.float32(min(max(nats, 0), MOST_RAISE)) * change
-                for latents, change, nats in zip(packet.latents, packet.louder, missing, strict=True)
+                exact + np.float32(min(max(nats, 0), MOST_RAISE)) * change
+                for exact, change, nats in zip(packet.latents, packet.louder, missing, strict=True)
             ]
-            yield replace(packet, louder=[], targets=targets)
+            latents = packet.latents if refined else targets
+            yield replace(packet, louder=[], targets=targets, latents=latents)
 
     def _energies(self, latents: Sequence[Tensor], step: float) -> list[float]:
         """Audible energies of the STFT magnitudes that latents [C, N] decode to."""
