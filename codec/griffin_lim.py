@@ -26,11 +26,6 @@ def window_sum(count: int, hop: int, window: Tensor) -> Tensor:
     return overlap_add(window.expand(1, count, -1), hop, window).clamp(min=1e-2)
 
 
-def audible(mel: LogMel, wave: Tensor) -> Tensor:
-    """Audible energy of waveforms [C, N]: [C]."""
-    return audible_energy(mel.spectrum(wave).abs()) + 1e-9
-
-
 def ramp(count: int, like: Tensor) -> Tensor:
     """So many numbers from 0 to 1, on the device that `like` is on."""
     return torch.linspace(0, 1, count, device=like.device)
@@ -135,8 +130,8 @@ class GriffinLim:
         self._frames = None if last else magnitude[:, :, drop:].clone()
         self._head = wave[:, drop * hop : settled].clone()
         # The estimate is inconsistent, so its waveform has too little energy; make up for it, gliding to the new gain
-        wanted = audible_energy(magnitude.abs()) + 1e-9
-        gain = (wanted / audible(self.mel, wave)).clamp(0.25, 4).sqrt()[:, None]
+        wanted, energy = audible_energy(magnitude.abs()), audible_energy(self.mel.spectrum(wave).abs())
+        gain = (wanted / energy).clamp(0.25, 4).sqrt()[:, None]
         before = gain if self._gain is None else self._gain
         self._gain = gain
         return wave[:, done:settled] * torch.lerp(before, gain, ramp(settled - done, wave))

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .corrector import STRIDE, Corrector
-from .griffin_lim import GriffinLim, audible, ramp
+from .gain import audible_energy
+from .griffin_lim import GriffinLim, ramp
 from .mel import LogMel
 from .quantizer import COARSEST
 
@@ -49,7 +50,8 @@ class Vocoder:
         if not corrected.shape[1]:
             return corrected
         mel = self.griffin_lim.mel
-        energy, wanted = (audible(mel, F.pad(w, (mel.pad, mel.pad))) for w in (corrected, given))
+        spectra = (mel.spectrum(F.pad(wave, (mel.pad, mel.pad))) for wave in (corrected, given))
+        energy, wanted = (audible_energy(spectrum.abs()) for spectrum in spectra)
         gain = (wanted / energy).clamp(0.25, 4).sqrt()[:, None]
         before = gain if self._gain is None else self._gain
         self._gain = gain
