@@ -97,9 +97,9 @@ def measure(folder: Path, device: str, dtype: str | None, text: bool) -> None:
     rng_latents = rng.normal(size=packet.latents[0].shape).astype(np.float32)  # those of random weights say nothing
     coded = timed("quantiser, one level", lambda: model.codebook.quantize(rng_latents, 22))
     payload = timed("entropy coder, writing", lambda: model.codebook.pack([coded[:2]], 22))
-    vectors = len(coded[1])
+    vectors = len(coded.indices)
     timed("entropy coder, reading", lambda: model.codebook.unpack(payload, 1, vectors, 22))
-    latents = model.dequantize([coded[1]], 22)
+    latents = torch.from_numpy(coded.latents)[None]
     frames = timed("VAE decoder", lambda: model.frames(latents, 1.0))
     for name in model.vocoders:
         vocoder = model.with_vocoder(name)

@@ -129,7 +129,7 @@ def stages(wave: np.ndarray) -> dict[str, float]:
     with cProfile.Profile() as profile:
         codec.decode(codec.encode(wave, 16000, bitrate=1.5))
     wanted = {
-        ("encoder.py", "analyze_windows"): "encode: mel and autoencoder",
+        ("analysis.py", "analyze_windows"): "encode: mel and autoencoder",
         ("encoder.py", "fit_bitrate"): "encode: search for the bitrate",
         ("encoder.py", "_pack"): "encode: quantise, loudness, entropy coding",
         ("entropy.py", "decode_indices"): "decode: entropy coding",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..format.adaptive import LEVELS, LIMIT, State, costs, decode_adaptive, encode_adaptive
-from .quantizer import ERROR_BITS, ScalarCodebook, step_size
+from .quantizer import ERROR_BITS, Quantized, ScalarCodebook, step_size
 
 COARSEST = 8.0  # step of level 0, in standard deviations of the latents
 
@@ -22,15 +22,17 @@ class AdaptiveCodebook(ScalarCodebook):
         self.gains = np.full((LEVELS, channels), COARSEST / step_size(0), np.float32)
         self.channels, self.bands = channels, bands
 
-    def quantize(self, latents: np.ndarray, level: int, fidelity: float = 1.0) -> tuple[np.ndarray, np.ndarray, float]:
-        """Rate-distortion optimised indices: the nearest, or the next one towards what is expected.
+    def quantize(self, latents: np.ndarray, level: int, fidelity: float = 1.0) -> Quantized:
+        """Rate-distortion optimised indices, without classes; see `ScalarCodebook.quantize`."""
+        indices, _ = self._choose(latents, level, fidelity)
+        return Quantized(np.empty(0, np.int64), indices, self.dequantize(indices, level))
 
-        Args:
-            latents: [C, N] float32.
-            fidelity: weight of the error against the bits.
-        Returns:
-            no classes, indices [N, C], and about how many bits they will take.
-        """
+    def estimate(self, latents: np.ndarray, level: int, fidelity: float = 1.0) -> float:
+        """About how many bits `quantize` will need."""
+        return self._choose(latents, level, fidelity)[1]
+
+    def _choose(self, latents: np.ndarray, level: int, fidelity: float) -> tuple[np.ndarray, float]:
+        """Of the nearest index and the next one towards what is expected, the better: [N, C], and their bits."""
         scaled = latents.T.astype(np.float64) / self.steps(level)
         indices = np.empty(scaled.shape, np.int64)
         state, table, rows, bits = State(self.channels, self.bands, level), costs(), np.arange(self.channels), 0.0
@@ -51,7 +53,7 @@ class AdaptiveCodebook(ScalarCodebook):
             bits += (4 + np.floor(np.log2(escaped + 8.0))).sum()
             indices[n] = chosen + state.centre
             state.update(indices[n])
-        return np.empty(0, np.int64), indices.astype(np.int32), float(bits)
+        return indices.astype(np.int32), float(bits)
 
     def pack(self, streams: list[tuple[np.ndarray, np.ndarray]], level: int) -> bytes:
         """Entropy-coded indices of the channels of a packet, as `quantize` gave them."""

@@ -16,16 +16,17 @@ from ..format.container import Header
 from ..format.index import LEAST as INDEX_BYTES
 from ..format.index import join_records
 from ..format.stream import StreamReader
+from .analysis import Spool
 from .audio import AudioReader
 from .checkpoint import PROMPT_TAG, foreign_tags, is_checkpoint
 from .decoder import Decoder
 from .diffusion import DDCM
-from .encoder import RESOLUTION, Encoder, Spool, setting, slower
+from .encoder import Encoder, Gains
 from .folder import ModelError
 from .live import LiveEncoder
 from .model import Model
 from .quantizer import step_size
-from .vq import VectorCodebook
+from .tokens import packet_tokens, token_latents, vector_codebook
 
 Progress = Callable[[float], None]  # told the seconds of audio that are done
 
@@ -117,7 +118,7 @@ class Codec:
         """
         if layers not in ("base", "both", "ddcm"):
             raise ValueError(f"no layers {layers}; there are base, both, ddcm")
-        level, fidelity = self._check_rate(bitrate, quality, layers == "both"), 1.0
+        level = self._check_rate(bitrate, quality, layers == "both")
         if layers == "base" and ddcm is not None:
             raise ValueError("a DDCM setting is for the layers both and ddcm")
         if layers != "base" and self.model.denoiser is None:
@@ -140,45 +141,27 @@ class Codec:
         budget = math.inf if bitrate is None else bitrate * 1000 / 8 * seconds - container.HEADER_SIZE - len(extra)
         if index:
             budget -= INDEX_BYTES + 2 * len(packets)
-        layer, fitted = None, bitrate is not None and quality is None and layers != "ddcm"
-        rate = 0.0  # where the layers decide
-        if layers == "ddcm":
-            level = container.NO_BASE
-        else:
-            if fitted:
-                rate = encoder.fit_bitrate(budget if layers == "base" else budget / 2, packets)
-            packets = Spool(encoder.raised(packets, int(rate) if fitted else level, layers == "both"))
-        if layers != "base":
-            if layers == "ddcm" or quality is not None:
-                budget -= encoder.size(packets, level, fidelity)
-            share = budget / 2 if layers == "both" and quality is None else budget
-            ddcm = ddcm or (plain if bitrate is None else encoder.fit_layer(share, packets, steps))
-            layer = encoder.layer(ddcm, level)
-            budget -= encoder.layer_size(layer, packets)
-        if fitted:
-            rate = encoder.fit_bitrate(budget, packets, rate)
-            if layers == "both" and self.model.denoiser is not None:
-                rate = min(rate, self.model.denoiser.levels - RESOLUTION)
-            level, fidelity = setting(rate)
-            layer = encoder.layer(ddcm, level) if ddcm else None
+        if layers != "base" and bitrate is None:
+            ddcm = ddcm or plain
+        fitted = bitrate is not None and quality is None
+        plan, gains = encoder.plan(packets, layers, budget, None if fitted else level, ddcm, steps), Gains()
         while True:
             header = Header(
                 sample_rate=reader.sample_rate,
                 channels=reader.channels,
                 samples=reader.samples,
-                quality=level,
+                quality=plan.level,
                 packet_hops=self._packet_hops,
                 model=self.model.fingerprint[:4],
-                layers=layer is not None,
+                layers=plan.layer is not None,
             )
             start = header.pack() + extra
-            records = encoder.records(packets, level, fidelity, layer)
+            records = encoder.records(plan.packets, plan.level, plan.fidelity, plan.layer, gains=gains)
             data = start + join_records(records, len(start) if index else None)
             excess = 0.0 if bitrate is None else len(data) / (bitrate * 125 * seconds)
-            if excess <= 1 or rate == 0:
+            if excess <= 1 or plan.rate == 0:
                 return data
-            rate = slower(rate, excess)  # what was an estimate was a little too low
-            level, fidelity = setting(rate)
+            plan = plan.coarser(excess)  # what was an estimate was a little too low
 
     def stream(
         self,
@@ -226,11 +209,9 @@ class Codec:
         Raises:
             ModelError: the model has no vector codebook.
         """
-        level = self._level(quality)
-        vectors = self._vectors(codebook)
+        level, vectors = self._level(quality), vector_codebook(self.model, codebook)
         packets = self._encoder.analyze(AudioReader(source, sample_rate).blocks(self.sample_rate))
-        parts = [self._encoder.indices(packet, level, vectors) for packet in packets]
-        return torch.from_numpy(np.concatenate(parts, 1))
+        return torch.from_numpy(np.concatenate([packet_tokens(self.model, p, level, vectors) for p in packets], 1))
 
     def detokenize(self, tokens: Any, *, quality: int | None = None, codebook: str = "scalar") -> np.ndarray:
         """What `tokens` gave, or a language model made up -> sound.
@@ -246,34 +227,11 @@ class Codec:
         Raises:
             ValueError: tokens of another shape, or out of range.
         """
-        level = self._level(quality)
-        channels = self.model.autoencoder.latent_channels
-        vectors = self._vectors(codebook)
-        indices = np.asarray(tokens)
-        if vectors is not None:
-            latents = [vectors.dequantize(channel, channels) for channel in indices]
-            level = vectors.level
-        elif indices.ndim == 3 and indices.shape[2] == channels:
-            size = self._encoder.packet_vectors  # what a vector is expected to be does not depend on other packets
-            starts = range(size, indices.shape[1], size)
-            packets = [np.split(channel, starts) for channel in indices]
-            latents = [
-                np.concatenate([self.model.codebook.dequantize(part, level) for part in parts], 1) for parts in packets
-            ]
-        else:
-            raise ValueError(f"tokens are [C, N, {channels}], not {indices.shape}")
-        if not latents or not latents[0].size:
-            raise ValueError("no tokens")
+        vectors = vector_codebook(self.model, codebook)
+        latents, level = token_latents(self.model, tokens, self._level(quality), vectors, self._encoder.packet_vectors)
         with torch.inference_mode():
-            frames = self.model.frames(torch.from_numpy(np.stack(latents)), float(step_size(level)))
+            frames = self.model.frames(latents, float(step_size(level)))
             return self.model.synthesize(frames).cpu().numpy()
-
-    def _vectors(self, codebook: str) -> VectorCodebook | None:
-        if codebook not in ("scalar", "vq"):
-            raise ValueError(f"no codebook {codebook}; there are scalar, vq")
-        if codebook == "vq" and self.model.vectors is None:
-            raise ModelError(f"model {self.model.name} has no vector codebook")
-        return self.model.vectors if codebook == "vq" else None
 
     def decode(
         self,
@@ -362,13 +320,14 @@ class Codec:
         tags = [*self.model.tags(), *([] if prompt is None else [f"DESCRIPTION={prompt}"]), *foreign_tags(comments)]
         head = header.pack() + b"".join(map(container.pack_comment, tags))
         vectors = -(-samples // self.model.patch_samples)
-        if prompt is None:
-            return head + b"".join(self._encoder.generate(vectors, seed, ddcm or DDCM()))
-        self.model.prompted([], prompt, 0)  # refuses where there is no text
-        from .generation import CANDIDATES, generate_records, generation_setting
+        from .generation import CANDIDATES, generate_records, generation_setting, random_records
 
-        setting = ddcm or generation_setting()
         count = self._encoder.packet_vectors
+        if prompt is None:
+            layer = self._encoder.layer(ddcm or DDCM(), container.NO_BASE)
+            return head + b"".join(random_records(self.model, layer, vectors, count, seed))
+        self.model.prompted([], prompt, 0)  # refuses where there is no text
+        setting = ddcm or generation_setting()
         records = generate_records(self.model, prompt, vectors, count, seed, setting, candidates or CANDIDATES)
         return head + b"".join(records)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..format.container import GAIN_COPY, GAIN_SILENT
+from .mel import LogMel
 
 SPECIAL = (GAIN_SILENT, GAIN_COPY)
 PEAK = 0.5  # of a normalised packet, as in AudioLDM 2's training
@@ -46,6 +47,19 @@ def audible_energy(magnitudes: Tensor) -> Tensor:
     """Energy of STFT magnitudes [B, n_fft // 2 + 1, T] as far as it counts for loudness: [B]."""
     weights = audibility(magnitudes.shape[1], magnitudes.device)
     return (magnitudes.square().sum(2) @ weights).clamp(min=1e-12)
+
+
+@functools.cache
+def _band_audibility(mel: LogMel, device: torch.device) -> Tensor:
+    """What the squares of mel bands count for loudness: their width, as far as it is audible, [n_mels]."""
+    with torch.inference_mode(False):  # kept
+        heard = mel.basis @ audibility(mel.n_fft // 2 + 1, torch.device("cpu"))
+        return (heard / mel.basis.sum(1) / mel.basis.amax(1)).to(device)
+
+
+def band_energy(mel: LogMel, log_mel: Tensor) -> Tensor:
+    """About the audible energy of log-mels [B, T, n_mels], as if each band were flat: [B]; up to a factor."""
+    return (2 * log_mel).exp().sum(1) @ _band_audibility(mel, log_mel.device)
 
 
 def loud_parts(mel: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Text to sound with an AudioLDM 2 checkpoint: as latents, or as the DDCM picks that a file holds."""
+"""Sound of nobody's making, as the DDCM picks that a file holds, or by a text with an AudioLDM 2 checkpoint."""
 
 from __future__ import annotations
 
@@ -121,6 +121,22 @@ def generate_picks(
     return np.stack(picks, 2), end
 
 
+def random_records(model: Any, layer: Layer, vectors: int, packet_vectors: int, seed: int) -> Iterator[bytes]:
+    """Records of one channel that many latent vectors long, whose picks are random."""
+    patch = model.autoencoder.patch
+    for index, start in enumerate(range(0, vectors, packet_vectors)):
+        hops = min(packet_vectors, vectors - start) * patch
+        shape = layer.shape(1, model.vectors_of(hops))
+        random = words(seed, GENERATE, index, np.zeros(1), int(np.prod(shape)))[0]
+        yield from _records(layer, index, hops, (random >> (31 - layer.bits)).astype(np.int64).reshape(shape))
+
+
+def _records(layer: Layer, index: int, hops: int, picks: np.ndarray) -> Iterator[bytes]:
+    packet = Packet(hops, (gain_of(PEAK),), b"")
+    yield container.pack_record(container.PACKET, packet.pack(), index)
+    yield container.pack_record(container.LAYER, layer.pack(picks), index)
+
+
 def generate_records(
     model: Any, prompt: str, vectors: int, packet_vectors: int, seed: int, ddcm: DDCM, candidates: int
 ) -> Iterator[bytes]:
@@ -136,6 +152,4 @@ def generate_records(
     for index, start in enumerate(range(0, vectors, packet_vectors)):
         hops = min(packet_vectors, vectors - start) * patch
         picks, _ = generate_picks(unet, prompt, layer, index, model.vectors_of(hops), seed, candidates)
-        packet = Packet(hops, (gain_of(PEAK),), b"")
-        yield container.pack_record(container.PACKET, packet.pack(), index)
-        yield container.pack_record(container.LAYER, layer.pack(picks), index)
+        yield from _records(layer, index, hops, picks)

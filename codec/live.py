@@ -8,9 +8,12 @@ import numpy as np
 
 from ..format import container
 from ..format.container import Header
+from .analysis import Analysis
 from .audio import AudioError, Resampler, check_samples
-from .encoder import Analysis, Encoder, setting, slower
+from .encoder import Encoder, Gains
 from .framing import Window
+from .loudness import raised
+from .rate import setting, slower
 
 END_BYTES = len(container.pack_end(0))
 BURST = 2.56  # seconds' worth of bits that may be saved for later
@@ -89,8 +92,8 @@ class LiveEncoder:
         for window in windows:
             [packet] = self._encoder.analyze_windows([window])
             if self._quality is not None:
-                raised = self._encoder.raised([packet], self._quality)
-                data += b"".join(self._encoder.records(raised, self._quality, 1.0, first=self._packets))
+                packets = raised(self._encoder.model, [packet], self._quality)
+                data += b"".join(self._encoder.records(packets, self._quality, 1.0, first=self._packets))
             else:
                 data += self._fit(packet)
             self._packets += 1
@@ -103,10 +106,12 @@ class LiveEncoder:
         a_second = self._bitrate * 125
         budget = a_second * packet.hops / container.HOPS_PER_SECOND
         rate = self._encoder.fit_bitrate(budget + self._saved - 1, [packet])
-        [packet] = self._encoder.raised([packet], int(rate))
+        [packet] = raised(self._encoder.model, [packet], int(rate))
         rate = self._encoder.fit_bitrate(budget + self._saved - 1, [packet], rate)
+        gains: Gains = {}
         while True:
-            record = b"".join(self._encoder.records([packet], *setting(rate), first=self._packets, own=True))
+            found = self._encoder.records([packet], *setting(rate), first=self._packets, own=True, gains=gains)
+            record = b"".join(found)
             if len(record) <= budget + self._saved or rate == 0:
                 break
             rate = slower(rate, len(record) / max(budget + self._saved, 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -86,6 +86,20 @@ def dead_zone(scaled: Any) -> Any:
     return scaled.sign() * (scaled.abs() + (0.5 - DEAD_ZONE)).floor().clamp(min=0)
 
 
+class Quantized(NamedTuple):
+    """Latents as they are coded.
+
+    Attributes:
+        classes: [N].
+        indices: [N, C].
+        latents: [C, N] float32, as they come out of a file.
+    """
+
+    classes: np.ndarray
+    indices: np.ndarray
+    latents: np.ndarray
+
+
 @dataclass
 class ScalarCodebook:
     """Quantises latents and counts their bits.
@@ -109,21 +123,20 @@ class ScalarCodebook:
         """Step of every channel [C]."""
         return step_size(level) * self.gains[level]
 
-    def quantize(self, latents: np.ndarray, level: int, fidelity: float = 1.0) -> tuple[np.ndarray, np.ndarray, float]:
+    def quantize(self, latents: np.ndarray, level: int, fidelity: float = 1.0) -> Quantized:
         """Rate-distortion optimised indices.
 
         Args:
             latents: [C, N] float32.
             fidelity: weight of the error against the bits; below 1 it saves a few per cent of bits.
-        Returns:
-            classes [N], indices [N, C], and about how many bits they will take.
         """
         scale = self.steps(level)
         if self.predictor is None:
             classes, indices = self._choose_all(latents.T / scale, level, fidelity)
-            return classes, indices, self.bits(classes, indices, level)
+            return Quantized(classes, indices, self.dequantize(indices, level))
         costs, class_bits = self._costs(level)
         classes, indices = np.empty(latents.shape[1], np.int64), np.empty(latents.T.shape, np.int32)
+        decoded = np.empty(latents.T.shape, np.float32)
         walk = self.predictor.walk(float(step_size(level)))
         expected = next(walk)
         for n, vector in enumerate(latents.T):
@@ -131,13 +144,12 @@ class ScalarCodebook:
             total = search_costs(scaled, costs, fidelity * ERROR_BITS)[0] + class_bits[classes[n - 1] if n else -1]
             classes[n] = total.argmin()
             indices[n] = choose_indices(scaled, costs[None, classes[n]], fidelity * ERROR_BITS)[0]
-            expected = walk.send(expected + (indices[n] * scale).astype(np.float32))
-        return classes, indices, self.bits(classes, indices, level)
+            decoded[n] = expected + (indices[n] * scale).astype(np.float32)  # as in `dequantize`, to the last bit
+            expected = walk.send(decoded[n])
+        return Quantized(classes, indices, np.ascontiguousarray(decoded.T))
 
     def estimate(self, latents: np.ndarray, level: int, fidelity: float = 1.0) -> float:
         """About how many bits `quantize` will need, in less time: expectations from latents as they will about be."""
-        if self.predictor is None:
-            return self.quantize(latents, level, fidelity)[2]
         scaled = ((latents - self._expected(latents, level)).T / self.steps(level)).astype(np.float32)
         return self.bits(*self._choose_all(scaled, level, fidelity), level)
 
@@ -195,7 +207,7 @@ class ScalarCodebook:
 
     def decoded(self, latents: np.ndarray, level: int, fidelity: float = 1.0) -> np.ndarray:
         """Latents [C, N] as they come out of a file."""
-        return self.dequantize(self.quantize(latents, level, fidelity)[1], level)
+        return self.quantize(latents, level, fidelity).latents
 
     def dequantize(self, indices: np.ndarray, level: int) -> np.ndarray:
         """Indices [N, C] -> latents [C, N] float32."""

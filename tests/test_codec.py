@@ -11,9 +11,9 @@ import soxr
 import torch
 from aldm.codec import Codec
 from aldm.codec.audio import AudioError
-from aldm.codec.encoder import setting
 from aldm.codec.folder import embedded_models
 from aldm.codec.mel import LogMel
+from aldm.codec.rate import setting
 from aldm.format import DamageError, Header, Packet, Record
 from aldm.format import container as c
 from conftest import DATA, DOMAINS, clip

@@ -76,9 +76,10 @@ def test_within_one_percent_of_the_ideal(codec: Codec, mixture: np.ndarray, qual
 
 def test_bits_are_estimated_well(codec: Codec, mixture: np.ndarray) -> None:
     (packet, *_) = codec._encoder.analyze([mixture[None, :]])
-    classes, indices, bits = codec.model.codebook.quantize(packet.latents[0], 20)
-    written = 8 * len(encode_indices([(classes, indices)], codec.model.codebook.tables, 20))
-    assert written == pytest.approx(bits, rel=0.01)
+    codebook = codec.model.codebook
+    classes, indices, _ = codebook.quantize(packet.latents[0], 20)
+    written = 8 * len(encode_indices([(classes, indices)], codebook.tables, 20))
+    assert written == pytest.approx(codebook.bits(classes, indices, 20), rel=0.01)
 
 
 def test_coder_output_is_pinned() -> None:

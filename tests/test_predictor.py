@@ -30,8 +30,10 @@ def music(codec: Codec) -> np.ndarray:
 @pytest.mark.parametrize("quality", [4, 24, 44])
 def test_errors_do_not_add_up(codec: Codec, music: np.ndarray, quality: int) -> None:
     codebook = codec.model.codebook
-    classes, indices, bits = codebook.quantize(music, quality)
-    error = np.abs(codebook.dequantize(indices, quality) - music) / codebook.steps(quality)[:, None]
+    classes, indices, decoded = codebook.quantize(music, quality)
+    assert np.array_equal(decoded, codebook.dequantize(indices, quality))
+    bits = codebook.bits(classes, indices, quality)
+    error = np.abs(decoded - music) / codebook.steps(quality)[:, None]
     # the nearest index or the next one towards zero; what is not coded is off by as much as was expected wrongly
     assert error[indices.T != 0].max() < 1.51
     half = error.shape[1] // 2
@@ -44,9 +46,9 @@ def test_prediction_saves_bits_where_sound_is_steady(codec: Codec) -> None:
     packets = codec._encoder.analyze(AudioReader(DATA / "environment.flac").blocks(16000))
     latents = next(iter(packets)).latents[0]
     for quality in (16, 24):
-        left, all_of_it = codebook.quantize(latents, quality)[1], replace(codebook, predictor=None)
+        left, all_of_it = codebook.quantize(latents, quality).indices, replace(codebook, predictor=None)
         error = np.square(codebook.dequantize(left, quality) - latents).sum()
-        unaided = all_of_it.quantize(latents, quality)[1]
+        unaided = all_of_it.quantize(latents, quality).indices
         assert np.log2(1 + np.abs(left)).sum() < 0.8 * np.log2(1 + np.abs(unaided)).sum()
         assert error < 1.1 * np.square(all_of_it.dequantize(unaided, quality) - latents).sum()
 
@@ -54,7 +56,8 @@ def test_prediction_saves_bits_where_sound_is_steady(codec: Codec) -> None:
 @pytest.mark.parametrize("quality", [8, 24, 40])
 def test_the_estimate_is_near(codec: Codec, music: np.ndarray, quality: int) -> None:
     codebook = codec.model.codebook
-    assert codebook.estimate(music, quality, 0.8) == pytest.approx(codebook.quantize(music, quality, 0.8)[2], rel=0.04)
+    bits = codebook.bits(*codebook.quantize(music, quality, 0.8)[:2], quality)
+    assert codebook.estimate(music, quality, 0.8) == pytest.approx(bits, rel=0.04)
 
 
 def test_only_vectors_before_count(codec: Codec, music: np.ndarray) -> None:
