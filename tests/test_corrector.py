@@ -10,6 +10,7 @@ from aldm.codec import Codec
 from aldm.codec.corrector import Corrector
 from aldm.codec.fit import corrector as training
 from aldm.codec.fit.dataset import AudioCache
+from aldm.codec.fit.descent import Run
 from aldm.codec.fit.perception import disturbance, envelope_error, power
 from aldm.codec.griffin_lim import GriffinLim
 from aldm.codec.mel import LogMel
@@ -106,8 +107,8 @@ def test_training_learns_and_goes_on(tmp_path: Path) -> None:
     def run(progress: Callable[[str], None]) -> Corrector:
         torch.manual_seed(0)
         net = model.corrector = Corrector(model.mel, 48, 1)
-        options = dict(batch_size=4, length=64, learning_rate=1e-2, checkpoint_every=20)
-        training.train(model, cache, tmp_path, 60, progress, **options)
+        plan = Run(tmp_path, 60, progress, batch_size=4, seed=3, checkpoint_every=20)
+        training.train(model, cache, plan, length=64, learning_rate=1e-2)
         return net
 
     def stop(line: str) -> None:

@@ -12,6 +12,7 @@ from aldm.codec.audio import AudioError
 from aldm.codec.fit import decoder, denoiser, fit_model
 from aldm.codec.fit.autoencoder import RateModel, loss_terms, train
 from aldm.codec.fit.dataset import AudioCache, Windows, audio_files, is_validation
+from aldm.codec.fit.descent import Run
 from aldm.codec.fit.klt import klt_autoencoder
 from aldm.codec.folder import ModelError
 from aldm.codec.magnitude_net import MagnitudeNet
@@ -99,7 +100,7 @@ def test_training_learns(shard: Path, tmp_path: Path) -> None:
 
     rate = RateModel(model.scale)
     before = loss(rate)
-    train(model, rate, cache, mel, tmp_path, 400, lambda line: None, batch_size=8, length=96)
+    train(model, rate, cache, mel, Run(tmp_path, 400, lambda line: None, batch_size=8), length=96)
     assert loss(rate) < 0.95 * before
 
 
@@ -119,7 +120,8 @@ def test_decoder_training_learns(shard: Path, tmp_path: Path) -> None:
     model.magnitude_net = MagnitudeNet(model.mel, 64, 1)
     before = error()
     cache = AudioCache(tmp_path / "audio")
-    decoder.train(model, cache, tmp_path, 300, lambda line: None, batch_size=4, length=96, learning_rate=2e-3)
+    run = Run(tmp_path, 300, lambda line: None, batch_size=4, seed=1)
+    decoder.train(model, cache, run, length=96, learning_rate=2e-3)
     assert error() < 0.95 * before
     model.save_pretrained(tmp_path / "m")
     assert (tmp_path / "m/vocoder/diffusion_pytorch_model.safetensors").exists()
@@ -181,8 +183,8 @@ def test_denoiser_training_learns(shard: Path, tmp_path: Path) -> None:
     """It guesses latents better than its Gaussian prior does."""
     model = fit_model([shard], tmp_path / "m", tmp_path, lambda line: None, steps=0, **SMALL)
     cache = AudioCache(tmp_path / "audio")
-    options = dict(batch_size=8, length=96, levels=4, width=48, learning_rate=2e-3)
-    denoiser.train(model, cache, tmp_path, 400, lambda line: None, **options)
+    run = Run(tmp_path, 400, lambda line: None, batch_size=8, seed=2)
+    denoiser.train(model, cache, run, length=96, levels=4, width=48, learning_rate=2e-3)
     trained = model.denoiser
     assert trained is not None
     waves = Windows(cache, model.mel, 96, seed=9).batch(0, 64)

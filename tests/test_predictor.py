@@ -8,6 +8,7 @@ import pytest
 import torch
 from aldm.codec import Codec
 from aldm.codec.audio import AudioReader
+from aldm.codec.fit.descent import Run
 from aldm.codec.fit.predictor import decoded, new_predictor, residuals, train
 from aldm.codec.predictor import Predictor
 from aldm.codec.quantizer import step_size
@@ -98,7 +99,7 @@ def test_it_learns_what_repeats(tmp_path: Path) -> None:
         clips.append(np.stack(x, 1).astype(np.float32))
     gains = np.full((48, 8), 0.5, np.float32)
     predictor = new_predictor(clips[:30])
-    train(predictor, clips[:30], gains, tmp_path, 150, lambda line: None, batch_size=32)
+    train(predictor, clips[:30], gains, Run(tmp_path, 150, lambda line: None, batch_size=32))
     left = np.concatenate([r[:, 2:] for r in residuals(predictor, clips[30:], gains[40], 40)], 1)
     assert left.std() < 0.75 * np.concatenate(clips[30:], 1).std()  # .44 is the noise
 

@@ -20,7 +20,7 @@ from . import decoder as decoder_training
 from . import denoiser as denoiser_training
 from . import predictor as predictor_training
 from .dataset import AudioCache, encode_clips
-from .descent import further
+from .descent import Run
 from .grow import grow_autoencoder, grow_denoiser, grow_gains, grow_predictor, weighed_again
 from .klt import fit_klt, klt_autoencoder
 from .sensitivity import channel_gains
@@ -32,6 +32,7 @@ PATCH = 16  # frames per latent vector: 160 ms
 CHANNELS = 640
 DEFAULT_QUALITY = 24
 PREDICTOR_HOURS = 20.0  # of audio, at most, that the predictor is trained on
+PREDICTOR_BATCH = 192  # of 2.56 s
 HOLD = 500  # steps that the rate model of a model that goes on learning gets for itself
 
 
@@ -87,6 +88,10 @@ def fit_model(
     cache = AudioCache.build(data, work / "audio", mel.sample_rate, progress)
     progress(f"{len(cache.clips)} clips, {cache.hours:.2f} h")
     torch.manual_seed(0)
+
+    def run(steps: int, number: int, examples: int = batch_size) -> Run:
+        return Run(work, steps, progress, examples, seed + number, checkpoint_every)
+
     known = start.autoencoder.latent_channels if start else 0
     if start:
         grown = _grow(start, cache, channels or start.autoencoder.latent_channels)
@@ -97,19 +102,7 @@ def fit_model(
     if steps:
         rate = autoencoder_training.RateModel(autoencoder.scale)
         rate.gain.data = gains[:TRAINED_LEVELS].log()
-        autoencoder_training.train(
-            autoencoder,
-            rate,
-            cache,
-            mel,
-            work,
-            steps,
-            progress,
-            batch_size=batch_size,
-            hold=HOLD if start else 0,
-            seed=seed,
-            checkpoint_every=checkpoint_every,
-        )
+        autoencoder_training.train(autoencoder, rate, cache, mel, run(steps, 0), hold=HOLD if start else 0)
         gains[:TRAINED_LEVELS] = rate.gain.detach().exp()
         gains[TRAINED_LEVELS:] = gains[TRAINED_LEVELS - 1]
     as_stored(autoencoder.eval().requires_grad_(False))
@@ -126,8 +119,7 @@ def fit_model(
         if predictor_steps:
             latents = encode_clips(autoencoder, mel, cache, PREDICTOR_HOURS)
             predictor = predictor or predictor_training.new_predictor(latents)
-            options = dict(seed=seed + 4, checkpoint_every=checkpoint_every)
-            predictor_training.train(predictor, latents, stored, work, predictor_steps, progress, **options)
+            predictor_training.train(predictor, latents, stored, run(predictor_steps, 4, PREDICTOR_BATCH))
             as_stored(predictor)
         latents = encode_clips(autoencoder, mel, cache, table_hours)
         codebook = fit_tables(latents, stored, progress, predictor)
@@ -140,24 +132,15 @@ def fit_model(
         model.magnitude_net, model.corrector = start.magnitude_net, start.corrector
         model.denoiser, model.vectors = start.denoiser, start.vectors
     if decoder_steps:
-        options = dict(batch_size=batch_size, seed=seed + 1, checkpoint_every=checkpoint_every)
-        if model.magnitude_net:
-            with further(autoencoder, model.magnitude_net) as slow:
-                decoder_training.train(model, cache, work, decoder_steps, progress, learning_rate=slow, **options)
-        else:
-            model.magnitude_net = MagnitudeNet(mel, decoder_width)
-            decoder_training.train(model, cache, work, decoder_steps, progress, **options)
+        further = model.magnitude_net is not None
+        model.magnitude_net = model.magnitude_net or MagnitudeNet(mel, decoder_width)
+        decoder_training.train(model, cache, run(decoder_steps, 1), further=further)
     if corrector_steps:
-        options = dict(batch_size=max(1, batch_size // 2), seed=seed + 3, checkpoint_every=checkpoint_every)
-        if model.corrector:
-            with further(model.corrector) as slow:
-                corrector_training.train(model, cache, work, corrector_steps, progress, learning_rate=slow, **options)
-        else:
-            model.corrector = Corrector(mel)
-            corrector_training.train(model, cache, work, corrector_steps, progress, **options)
+        further = model.corrector is not None
+        model.corrector = model.corrector or Corrector(mel)
+        corrector_training.train(model, cache, run(corrector_steps, 3, max(1, batch_size // 2)), further=further)
     if denoiser_steps:
-        options = dict(batch_size=batch_size, seed=seed + 2, checkpoint_every=checkpoint_every)
-        denoiser_training.train(model, cache, work, denoiser_steps, progress, **options)
+        denoiser_training.train(model, cache, run(denoiser_steps, 2))
         denoiser_training.evaluate(model, cache, progress)
     if tokens:
         denoiser = model.denoiser

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +12,7 @@ from ..autoencoder import Autoencoder
 from ..mel import LogMel
 from ..quantizer import TRAINED_LEVELS, step_size
 from .dataset import AudioCache, Windows
-from .descent import descend
+from .descent import Run
 
 
 class RateModel(nn.Module):
@@ -81,41 +79,25 @@ def train(
     rate: RateModel,
     cache: AudioCache,
     mel: LogMel,
-    folder: Path,
-    steps: int,
-    progress: Callable[[str], None],
-    batch_size: int = 16,
+    run: Run,
     length: int = 384,
     hold: int = 0,
-    seed: int = 0,
-    checkpoint_every: int = 500,
 ) -> None:
-    """Train both in place, under bfloat16 autocast; goes on from `folder/autoencoder.pt` when there is one.
+    """Train both in place, under bfloat16 autocast; goes on from `autoencoder.pt` when there is one.
 
     Args:
         length: frames of a training example.
         hold: steps in which only the rate model learns, because the autoencoder has learned already.
     """
-    windows = Windows(cache, mel, length, seed)
+    windows = Windows(cache, mel, length, run.seed)
 
     def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         model.requires_grad_(step >= hold)
-        frames = mel.from_magnitudes(mel.spectrum(windows.batch(step, batch_size)).abs())
-        level = torch.randint(TRAINED_LEVELS, (batch_size,))
+        frames = mel.from_magnitudes(mel.spectrum(windows.batch(step, run.batch_size)).abs())
+        level = torch.randint(TRAINED_LEVELS, (run.batch_size,))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             bits, error, total = loss_terms(model, rate, frames, level)
         return total, {"bits": bits.mean(), "error": error.mean()}
 
-    belongs_to = dict(model=model.config, clips=len(cache.clips), samples=len(cache.audio), seed=seed, hold=hold)
-    descend(
-        nn.ModuleList([model, rate]),
-        loss,
-        folder / "autoencoder.pt",
-        belongs_to,
-        progress,
-        steps=steps,
-        learning_rate=1.5e-3,
-        seed=seed,
-        checkpoint_every=checkpoint_every,
-    )
-    model.requires_grad_(True)
+    both = nn.ModuleList([model, rate])
+    run.descend("autoencoder", both, loss, 1.5e-3, net=model.config, data=cache.size, hold=hold)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +17,7 @@ from ..model import Model
 from ..quantizer import step_size
 from .dataset import AudioCache, Windows
 from .decoder import error
-from .descent import descend
+from .descent import Run
 from .perception import disturbance, envelope_error, power, texture_error
 from .predictor import coded
 
@@ -82,26 +80,27 @@ def terms(mel: LogMel, exact: Tensor, decoded: Tensor) -> dict[str, Tensor]:
 def train(
     model: Model,
     cache: AudioCache,
-    folder: Path,
-    steps: int,
-    progress: Callable[[str], None],
-    batch_size: int = 8,
+    run: Run,
     length: int = 384,
     learning_rate: float = 1e-3,
-    seed: int = 3,
-    checkpoint_every: int = 500,
+    further: bool = False,
 ) -> None:
-    """Train `model.corrector` in place; goes on from `folder/corrector.pt`. All else stays as it is."""
+    """Train `model.corrector` in place; goes on from `corrector.pt`. All else stays as it is.
+
+    Args:
+        length: frames of an example.
+        further: it has learned already.
+    """
     mel, net = model.mel, model.corrector
     assert net is not None
-    windows = Windows(cache, mel, length, seed)
+    windows = Windows(cache, mel, length, run.seed)
     groups: OrderedDict[int, Examples] = OrderedDict()
     net.requires_grad_(True)
     surplus = mel.pad - net.short.pad
 
     def group(number: int) -> Examples:
         if number not in groups:
-            groups[number] = make(model, windows.batch(number, GROUP), np.random.default_rng([seed, number, 1]))
+            groups[number] = make(model, windows.batch(number, GROUP), np.random.default_rng([run.seed, number, 1]))
             if len(groups) > GROUPS:
                 groups.popitem(last=False)
         return groups[number]
@@ -109,9 +108,9 @@ def train(
     def batch(step: int) -> Examples:
         """Of the newest groups; one group more every GROUP steps."""
         newest = step // GROUP
-        rng = np.random.default_rng([seed, step, 2])
+        rng = np.random.default_rng([run.seed, step, 2])
         pool = [group(g) for g in range(max(0, newest - GROUPS + 1), newest + 1)]
-        picks = rng.choice(len(pool) * GROUP, batch_size, replace=False)
+        picks = rng.choice(len(pool) * GROUP, run.batch_size, replace=False)
         return Examples.join([pool[p // GROUP].take(np.array([p % GROUP])) for p in picks])
 
     def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -123,15 +122,4 @@ def train(
         found = terms(mel, examples.exact[:, mel.pad : -mel.pad], decoded)
         return torch.stack([WEIGHTS[k] * v for k, v in found.items()]).sum(), found
 
-    descend(
-        net,
-        loss,
-        folder / "corrector.pt",
-        dict(model=net.config, clips=len(cache.clips), samples=len(cache.audio), seed=seed),
-        progress,
-        steps=steps,
-        learning_rate=learning_rate,
-        seed=seed,
-        checkpoint_every=checkpoint_every,
-    )
-    net.eval().requires_grad_(False)
+    run.descend("corrector", net, loss, learning_rate, further, net=net.config, data=cache.size)

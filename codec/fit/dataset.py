@@ -62,6 +62,11 @@ class AudioCache:
     def hours(self) -> float:
         return len(self.audio) / self.sample_rate / 3600
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Number of clips and of samples."""
+        return len(self.clips), len(self.audio)
+
     @classmethod
     def build(cls, source: list[Path], folder: Path, sample_rate: int, progress: Callable[[str], None]) -> AudioCache:
         """Decode all audio once; a cache that is complete and of the same files is taken as it is.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,7 +12,7 @@ from ..gain import audible_energy
 from ..model import LOUDEST, Model
 from ..quantizer import step_size
 from .dataset import AudioCache, Windows
-from .descent import descend
+from .descent import Run
 from .perception import texture_error
 from .predictor import coded
 from .sensitivity import auditory_bands
@@ -39,32 +37,32 @@ def error(decoded: Tensor, exact: Tensor, level: Tensor, least: float = 0.3) -> 
 def train(
     model: Model,
     cache: AudioCache,
-    folder: Path,
-    steps: int,
-    progress: Callable[[str], None],
-    batch_size: int = 16,
+    run: Run,
     length: int = 384,
     learning_rate: float = 1e-3,
-    seed: int = 1,
-    checkpoint_every: int = 500,
+    further: bool = False,
 ) -> None:
-    """Train `model.magnitude_net` and the decoder of `model.autoencoder` in place; goes on from `folder/decoder.pt`.
+    """Train `model.magnitude_net` and the decoder of `model.autoencoder` in place; goes on from `decoder.pt`.
 
     Encoder, codebook and tables stay as they are.
+
+    Args:
+        length: frames of an example.
+        further: both have learned already.
     """
     mel, autoencoder, net = model.mel, model.autoencoder, model.magnitude_net
     assert net is not None
-    windows = Windows(cache, mel, length, seed)
+    windows = Windows(cache, mel, length, run.seed)
     for name, parameter in autoencoder.named_parameters():
         parameter.requires_grad_(name.startswith(("decoder", "level")))
     net.requires_grad_(True)
 
     def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
-            exact = mel.spectrum(windows.batch(step, batch_size)).abs()
+            exact = mel.spectrum(windows.batch(step, run.batch_size)).abs()
             frames = mel.from_magnitudes(exact)
             loud = audible_energy(exact)
-            levels = np.random.default_rng([seed, step, 1]).integers(model.codebook.levels, size=batch_size)
+            levels = np.random.default_rng([run.seed, step, 1]).integers(model.codebook.levels, size=run.batch_size)
             latents = coded(model.codebook, autoencoder.encode(frames), levels)
             size = torch.from_numpy(step_size(levels).astype(np.float32))
             exact = exact.transpose(1, 2).clamp(min=math.exp(FLOOR)).log()
@@ -84,15 +82,6 @@ def train(
         found = {"bins": bins, "mel": mels, "energy": energy, "texture": texture}
         return bins + mels + ENERGY * energy + TEXTURE * texture, found
 
-    descend(
-        nn.ModuleList([autoencoder, net]),
-        loss,
-        folder / "decoder.pt",
-        dict(model=autoencoder.config, net=net.config, clips=len(cache.clips), samples=len(cache.audio), seed=seed),
-        progress,
-        steps=steps,
-        learning_rate=learning_rate,
-        seed=seed,
-        checkpoint_every=checkpoint_every,
-    )
-    nn.ModuleList([autoencoder, net]).eval().requires_grad_(False)
+    both = nn.ModuleList([autoencoder, net])
+    names = dict(autoencoder=autoencoder.config, net=net.config, data=cache.size)
+    run.descend("decoder", both, loss, learning_rate, further, **names)

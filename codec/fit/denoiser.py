@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from ..model import Model
 from ..quantizer import step_size
 from ..schedule import LOUDEST, noise_levels
 from .dataset import AudioCache, Windows, encode_clips
-from .descent import descend
+from .descent import Run
 from .predictor import coded, squared_error
 
 ALONE = 0.3  # share of the examples that have no base layer
@@ -69,18 +68,13 @@ def evaluate(model: Model, cache: AudioCache, progress: Callable[[str], None], h
 def train(
     model: Model,
     cache: AudioCache,
-    folder: Path,
-    steps: int,
-    progress: Callable[[str], None],
-    batch_size: int = 16,
+    run: Run,
     length: int = 640,
     levels: int = 32,
     width: int = 160,
     learning_rate: float = 1.5e-3,
-    seed: int = 2,
-    checkpoint_every: int = 500,
 ) -> None:
-    """Train `model.denoiser`, a new one if there is none; goes on from `folder/denoiser.pt`.
+    """Train `model.denoiser`, a new one if there is none; goes on from `denoiser.pt`.
 
     The loss is the squared error of the latents, relative to that of the Gaussian prior at the same noise.
 
@@ -93,16 +87,16 @@ def train(
         denoiser.mean, denoiser.deviation = measure_prior(model, levels, cache)
     model.denoiser = denoiser.requires_grad_(True)
     sigmas = noise_levels()
-    windows = Windows(cache, model.mel, length, seed)
+    windows = Windows(cache, model.mel, length, run.seed)
 
     def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        rng = np.random.default_rng([seed, step, 2])
-        level = rng.integers(denoiser.levels, size=batch_size)
-        level[rng.random(batch_size) < ALONE] = -1
+        rng = np.random.default_rng([run.seed, step, 2])
+        level = rng.integers(denoiser.levels, size=run.batch_size)
+        level[rng.random(run.batch_size) < ALONE] = -1
         farthest = np.where(level < 0, LOUDEST, FARTHEST * step_size(level))
         sigma = sigmas[torch.from_numpy(rng.integers(np.searchsorted(sigmas, farthest).clip(1)))]
         with torch.no_grad():
-            frames = model.mel.from_magnitudes(model.mel.spectrum(windows.batch(step, batch_size)).abs())
+            frames = model.mel.from_magnitudes(model.mel.spectrum(windows.batch(step, run.batch_size)).abs())
             latents = model.autoencoder.encode(frames)
             base = latents.clone()
             based = level >= 0
@@ -113,15 +107,4 @@ def train(
         error, alone = error / expected, torch.from_numpy(level < 0)
         return error.mean(), {"alone": error[alone].mean().nan_to_num(), "based": error[~alone].mean().nan_to_num()}
 
-    descend(
-        denoiser,
-        loss,
-        folder / "denoiser.pt",
-        dict(model=denoiser.config, clips=len(cache.clips), samples=len(cache.audio), seed=seed),
-        progress,
-        steps=steps,
-        learning_rate=learning_rate,
-        seed=seed,
-        checkpoint_every=checkpoint_every,
-    )
-    denoiser.eval().requires_grad_(False)
+    run.descend("denoiser", denoiser, loss, learning_rate, net=denoiser.config, data=cache.size)

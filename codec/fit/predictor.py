@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -12,7 +10,7 @@ from torch import Tensor
 
 from ..predictor import Predictor
 from ..quantizer import ScalarCodebook, dead_zone, step_size
-from .descent import descend
+from .descent import Run
 
 LENGTH = 16  # vectors of an example
 LEAST_SCALE = 2.0  # of latents, for the network
@@ -96,14 +94,9 @@ def train(
     predictor: Predictor,
     latents: list[np.ndarray],
     gains: np.ndarray,
-    folder: Path,
-    steps: int,
-    progress: Callable[[str], None],
-    batch_size: int = 192,
-    seed: int = 0,
-    checkpoint_every: int = 500,
+    run: Run,
 ) -> None:
-    """Train in place, for few bits at all quality levels; goes on from `folder/predictor.pt`.
+    """Train in place, for few bits at all quality levels; goes on from `predictor.pt`.
 
     Args:
         latents: [C, N] of clips.
@@ -117,13 +110,13 @@ def train(
     predictor.requires_grad_(True)
 
     def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        random = np.random.default_rng([seed, step])
-        clips = np.searchsorted(ends, random.integers(ends[-1], size=batch_size), "right")
+        random = np.random.default_rng([run.seed, step])
+        clips = np.searchsorted(ends, random.integers(ends[-1], size=run.batch_size), "right")
         chosen = [latents[long[i]] for i in clips]
         starts = [random.integers(z.shape[1] - LENGTH + 1) for z in chosen]
         parts = [z[:, s : s + LENGTH].T for z, s in zip(chosen, starts, strict=True)]
         target = torch.from_numpy(np.stack(parts))
-        level = torch.from_numpy(random.integers(len(gains), size=batch_size))
+        level = torch.from_numpy(random.integers(len(gains), size=run.batch_size))
         size, grid = step_size(level).float(), grids[level].float()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             before = decoded(predictor, target, size, grid)
@@ -132,16 +125,4 @@ def train(
         bits = 0.5 * torch.log2(1 + ((target - expected) / (RESOLUTION * grid[:, None])) ** 2).sum(2).mean()
         return bits / 100, {"bits": bits}
 
-    belongs_to: dict[str, Any] = dict(net=predictor.config, clips=len(latents), seed=seed)
-    descend(
-        predictor,
-        loss,
-        folder / "predictor.pt",
-        belongs_to,
-        progress,
-        steps=steps,
-        learning_rate=1.5e-3,
-        seed=seed,
-        checkpoint_every=checkpoint_every,
-    )
-    predictor.eval().requires_grad_(False)
+    run.descend("predictor", predictor, loss, 1.5e-3, net=predictor.config, clips=len(latents))
