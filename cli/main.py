@@ -24,6 +24,7 @@ from .files import output_file, read_input
 from .generate import generate
 from .info import info
 from .live import encode_live, play, stream_format
+from .quick import import_torch
 
 # Threads that wait by spinning make two commands at once on two cores three to ten times slower than one alone.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
@@ -159,6 +160,7 @@ def encode(
         start = b"" if raw or not piped else sys.stdin.buffer.read(12)
         if source != "-" and not Path(source).is_file():
             read_input(source)  # says what is wrong with it
+        import_torch()
         from ..codec.audio import AudioReader
         from ..codec.codec import PACKET_SECONDS, Codec
         from ..codec.diffusion import DDCM
@@ -255,6 +257,7 @@ def decode(
         stream = sys.stdin.buffer if source == "-" else stack.enter_context(open(source, "rb"))
         reader = StreamReader(stream)
         header = reader.header
+        import_torch()
         from ..codec.audio import write_audio
         from ..codec.checkpoint import MODEL_TAG, tagged, tagged_model
         from ..codec.codec import Codec

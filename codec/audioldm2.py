@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torch._meta_registrations  # the command may have loaded torch without: see cli.quick
 from safetensors.numpy import load_file as load_arrays
 from torch import Tensor
 

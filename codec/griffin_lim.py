@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,7 +38,7 @@ def random_phases(frames: int, bins: int, device: torch.device) -> Tensor:
 
     The same start for every channel keeps equal channels equal, and a file's sound the same in every run.
     """
-    phase = torch.rand(bins, frames, generator=torch.Generator().manual_seed(0)).mT.contiguous() * (2 * torch.pi)
+    phase = torch.from_numpy(np.random.default_rng(0).random((frames, bins), np.float32)) * (2 * torch.pi)
     return torch.polar(torch.ones_like(phase), phase).to(device)
 
 

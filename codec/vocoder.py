@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .corrector import STRIDE, Corrector
+from .corrector import ITERATIONS, STRIDE, Corrector
 from .gain import audible_energy
 from .griffin_lim import GriffinLim, ramp
 from .mel import LogMel
@@ -23,7 +23,7 @@ class Vocoder:
     """
 
     def __init__(self, mel: LogMel, corrector: Corrector):
-        self.griffin_lim = GriffinLim(mel)
+        self.griffin_lim = GriffinLim(mel, ITERATIONS)
         self.correction = Correction(mel, corrector)
         self._gain: Tensor | None = None  # [C, 1], at the end of what came out
 
