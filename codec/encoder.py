@@ -16,7 +16,7 @@ from .analysis import Analysis, Analyzer, Spool
 from .diffusion import DDCM, Walk
 from .loudness import output_gains, raised
 from .quantizer import COARSEST, step_size
-from .rate import RESOLUTION, fit_rate, setting, slower
+from .rate import RESOLUTION, ROUGHLY, UNUSED, fit_rate, setting, slower
 
 RECORD = 8  # bytes around the body of a record of up to 16 kB, and one to spare
 BATCH = 8  # packets times channels that a diffusion takes at once
@@ -49,9 +49,11 @@ class Plan(NamedTuple):
 class Encoder(Analyzer):
     """Analyses audio, and makes records of it, with one model."""
 
-    def fit_bitrate(self, budget: float, packets: Iterable[Analysis], guess: float | None = None) -> float:
+    def fit_bitrate(
+        self, budget: float, packets: Iterable[Analysis], guess: float | None = None, unused: float = UNUSED
+    ) -> float:
         """The rate at which the records of the base layer take at most `budget` bytes, see `fit_rate`."""
-        return fit_rate(lambda *at: self.size(packets, *at), budget, self.model.codebook.levels - 1.0, guess)
+        return fit_rate(lambda *at: self.size(packets, *at), budget, self.model.codebook.levels - 1.0, guess, unused)
 
     def size(self, packets: Iterable[Analysis], level: int, fidelity: float) -> float:
         """About how many bytes the records of the base layer take; level NO_BASE: what is left of them."""
@@ -77,7 +79,7 @@ class Encoder(Analyzer):
             quality = container.NO_BASE
         else:
             if level is None:
-                rate = self.fit_bitrate(budget if layers == "base" else budget / 2, packets)
+                rate = self.fit_bitrate(budget if layers == "base" else budget / 2, packets, unused=ROUGHLY)
             packets = Spool(raised(self.model, packets, int(rate) if level is None else level, layers == "both"))
         if layers != "base":
             if quality == container.NO_BASE or level is not None:

@@ -13,7 +13,7 @@ from .audio import AudioError, Resampler, check_samples
 from .encoder import Encoder, Gains
 from .framing import Window
 from .loudness import raised
-from .rate import setting, slower
+from .rate import ROUGHLY, setting, slower
 
 END_BYTES = len(container.pack_end(0))
 BURST = 2.56  # seconds' worth of bits that may be saved for later
@@ -105,7 +105,7 @@ class LiveEncoder:
         assert self._bitrate is not None
         a_second = self._bitrate * 125
         budget = a_second * packet.hops / container.HOPS_PER_SECOND
-        rate = self._encoder.fit_bitrate(budget + self._saved - 1, [packet])
+        rate = self._encoder.fit_bitrate(budget + self._saved - 1, [packet], unused=ROUGHLY)
         [packet] = raised(self._encoder.model, [packet], int(rate))
         rate = self._encoder.fit_bitrate(budget + self._saved - 1, [packet], rate)
         gains: Gains = {}

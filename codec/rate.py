@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 
 LEAST_FIDELITY, SPREAD = 1.0, 0.6  # these fidelities make sizes grow evenly from one level to the next
-OCTAVE = 6.0  # levels that double the size, about
 UNUSED = 0.012  # octaves below the bitrate that are near enough
-RESOLUTION = 0.04  # levels
+ROUGHLY = 0.06  # the same where it is not yet the end of it
+RESOLUTION = 0.08  # levels
 
 
 def setting(rate: float) -> tuple[int, float]:
@@ -17,30 +17,44 @@ def setting(rate: float) -> tuple[int, float]:
     return level, LEAST_FIDELITY + SPREAD * (rate - level)
 
 
+def octave(rate: float) -> float:
+    """How much finer a rate has about double the size."""
+    return max(6.0, rate / 4)
+
+
 def slower(rate: float, excess: float) -> float:
     """A rate whose files are about that many times shorter, or the coarsest, 0."""
-    return max(0.0, rate - OCTAVE * math.log2(excess) - RESOLUTION)
+    return max(0.0, rate - octave(rate) * math.log2(excess) - RESOLUTION / 2)
 
 
-def fit_rate(size: Callable[[int, float], float], budget: float, finest: float, guess: float | None = None) -> float:
+def fit_rate(
+    size: Callable[[int, float], float],
+    budget: float,
+    finest: float,
+    guess: float | None = None,
+    unused: float = UNUSED,
+) -> float:
     """About the finest rate (see `setting`) with at most `budget` bytes, or the coarsest, 0.
 
-    False position by the logarithm of the size; an end that stays weighs half the next time (Illinois).
+    By the logarithm of the size: secants until there is one too large and one too small, then false position, where an
+    end that stays weighs half the next time (Illinois).
 
     Args:
         size: level, fidelity -> bytes.
         finest: rate.
         guess: where to begin.
+        unused: octaves below the budget that are near enough.
     """
     low, high = 0.0, finest
     at_low = at_high = math.inf  # log2 of size less what is wanted
     rate, below = high / 2 if guess is None else guess, None
+    before = None
     while True:
         excess = math.log2(size(*setting(rate)) / max(budget, 1))
-        if -UNUSED < excess <= 0 or (rate == high and excess <= 0):
+        if -unused < excess <= 0 or (rate == high and excess <= 0):
             return rate
         again, below = below == (excess <= 0), excess <= 0
-        excess += UNUSED / 2
+        excess += unused / 2
         if below:
             low, at_low, at_high = rate, excess, at_high / 2 if again else at_high
         else:
@@ -48,6 +62,10 @@ def fit_rate(size: Callable[[int, float], float], budget: float, finest: float, 
         if high - low < RESOLUTION:
             return low
         if math.isinf(at_low + at_high):
-            rate = min(max(rate - OCTAVE * excess, low), high)
+            slope = octave(rate)
+            if before and excess != before[1]:
+                slope = min(max((rate - before[0]) / (excess - before[1]), slope / 2), 2 * slope)
+            before = rate, excess
+            rate = min(max(rate - slope * excess, low), high)
         else:
             rate = low + (high - low) * min(max(at_low / (at_low - at_high), 0.02), 0.98)
