@@ -4,9 +4,11 @@ import json
 import re
 from pathlib import Path
 
-from aldm.bench import growth, speed
+import numpy as np
+import soundfile as sf
+from aldm.bench import growth, latency, speed
 from click.testing import CliRunner
-from conftest import DATA
+from conftest import DATA, clip
 
 
 def test_speed_side_by_side() -> None:
@@ -32,3 +34,19 @@ def test_growth(tmp_path: Path) -> None:
     assert 1.8 < found["lengths"][1]["bytes"] / found["lengths"][0]["bytes"] < 2.2
     assert [row["files"] for row in found["libraries"]] == [2, 3]
     assert (tmp_path / "growth.png").stat().st_size > 5000
+
+
+def test_latency(tmp_path: Path) -> None:
+    sf.write(tmp_path / "clip.wav", clip("speech")[:32000], 16000)
+    result = CliRunner().invoke(latency.main, [str(tmp_path)])
+    assert result.exit_code == 2, result.output  # a folder without clips
+    result = CliRunner().invoke(latency.main, [str(tmp_path / "clip.wav")])
+    assert result.exit_code == 0, result.output
+    rows = [
+        [float(n) for n in line.strip("| ").split(" | ")] for line in result.output.splitlines() if line[2:3].isdigit()
+    ]
+    packets, seconds, plain, bits = np.transpose(rows)[:4]
+    assert (plain < seconds).all()
+    assert (packets < plain).all()
+    assert bits[0] == 1
+    assert 1.1 < bits[-1] < 2
