@@ -15,7 +15,6 @@ from .gain import SPECIAL, audible_energy, band_energy, limit_gain
 from .model import Model
 from .quantizer import step_size
 
-MADE_UP = 0.5  # of the energy that is missing, by what is loud; the gain does the rest
 MOST_RAISE = 0.6  # nats
 MOST_CORRECTION = 12  # dB
 TOLERANCE = 0.2  # dB
@@ -25,7 +24,7 @@ def raised(model: Model, packets: Iterable[Analysis], level: int, refined: bool 
     """Packets whose targets are latents that are changed where it is loud, for the energy that a quality takes.
 
     What is decoded is near the median, which has too little energy by as much as it has error; the loudest parts
-    make up for it at the least cost.
+    make up for what mel bands lose of it at the least cost. What is lost within them is left to the gain.
 
     Args:
         refined: they keep their latents as well, because a layer will refine what is quantised.
@@ -39,7 +38,7 @@ def raised(model: Model, packets: Iterable[Analysis], level: int, refined: bool 
         for latents, change, energy in zip(packet.latents, packet.louder, packet.band_energies, strict=True):
             about = torch.from_numpy(model.codebook.approximate(latents, level))[None]
             decoded = band_energy(model.mel, model.decode_mel(about, step)).item()
-            missing = MADE_UP * 0.5 * math.log(energy / decoded)
+            missing = 0.5 * math.log(energy / decoded)
             targets.append(latents + np.float32(min(max(missing, 0), MOST_RAISE)) * change)
         yield replace(packet, louder=[], targets=targets, latents=packet.latents if refined else targets)
 
