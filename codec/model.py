@@ -19,7 +19,7 @@ from ..format.entropy import Tables
 from .autoencoder import Autoencoder
 from .corrector import Corrector
 from .denoiser import Denoiser
-from .device import find_device
+from .device import bfloat16, find_device
 from .folder import (
     CORRECTOR,
     DENOISER,
@@ -117,7 +117,8 @@ class Model:
 
     def frames(self, latents: Tensor, step: float) -> Tensor:
         """Latents [B, C, N] and the quantiser's step -> what the vocoder takes, [B, frame_size, N * patch]."""
-        return self.framed(self.decode_magnitudes(latents, step), step)
+        with bfloat16(self.device):
+            return self.framed(self.decode_magnitudes(latents, step), step)
 
     def framed(self, magnitudes: Tensor, step: float) -> Tensor:
         """Normalised magnitudes [B, n_fft // 2 + 1, T] of one quality -> frames for the vocoder."""

@@ -72,16 +72,30 @@ class Predictor(nn.Module):
         return self(past, known, step.repeat_interleave(latents.shape[1])).view(latents.shape)
 
     def walk(self, step: float) -> Generator[np.ndarray, np.ndarray, None]:
-        """Gives what is expected of a vector [C], and is sent the vector as it was decoded, and so on."""
-        past, known = torch.zeros(1, self.history, len(self.direct)), torch.zeros(1, self.history)
+        """Gives what is expected of a vector [C], and is sent the vector as it was decoded, and so on.
+
+        `forward` for one vector, in as few operations as there can be, because each costs more than its arithmetic.
+        """
+        weights = {name: value.detach() for name, value in self.state_dict().items()}
+        size, width = len(self.scale), (self.width,)
         with torch.inference_mode():
-            conditions = self._conditions(torch.tensor([step]))
+            conditions = [(factor[0], shift[0]) for factor, shift in self._conditions(torch.tensor([step]))]
+            inlet, know = weights["inlet.weight"].split([self.history * size, self.history], 1)
+            inlet = (inlet / self.scale.repeat(self.history)).contiguous()
+            biases = [know[:, self.history - n :].sum(1) + weights["inlet.bias"] for n in range(self.history + 1)]
+            outlet, direct = weights["outlet.weight"] * self.scale[:, None], weights["direct"]
+            past, known = torch.zeros(self.history * size), 0
         while True:
             with torch.inference_mode():
-                expected = self._expect(past, known, conditions)[0].numpy()
+                x = torch.addmv(biases[known], inlet, past)
+                for n, condition in enumerate(conditions):
+                    h = F.layer_norm(x, width, *condition)
+                    h = F.gelu(torch.addmv(weights[f"inner.{n}.bias"], weights[f"inner.{n}.weight"], h))
+                    x = torch.addmv(x + weights[f"outer.{n}.bias"], weights[f"outer.{n}.weight"], h)
+                found = torch.addmv(self.scale * weights["outlet.bias"], outlet, F.gelu(x))
+                expected = found.addcmul_(direct, past[-size:]).numpy()
             decoded = torch.from_numpy((yield expected))
-            past = torch.cat([past[:, 1:], decoded[None, None]], 1)
-            known = torch.cat([known[:, 1:], torch.ones(1, 1)], 1)
+            past, known = torch.cat([past[size:], decoded]), min(known + 1, self.history)
 
     def windows(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Sequences [B, N, C] -> what stands before each of their vectors, [B * N, K, C] and [B * N, K]."""

@@ -61,24 +61,30 @@ def search_costs(scaled: np.ndarray, costs: np.ndarray, error_bits: float = ERRO
     return total + zero.sum(1)
 
 
-def choose_indices(scaled: np.ndarray, costs: np.ndarray, error_bits: float = ERROR_BITS) -> np.ndarray:
+def choose_indices(
+    scaled: np.ndarray, costs: np.ndarray, classes: np.ndarray, error_bits: float = ERROR_BITS
+) -> np.ndarray:
     """Of the nearest index and the next one towards zero, the better in bits + error_bits * squared error.
 
     Args:
         scaled: [N, C] latents in steps.
-        costs: [N, C, 2 * limit + 1] bits of the symbols.
+        costs: [classes, C, 2 * limit + 1] bits of the symbols.
+        classes: [N].
     Returns:
         [N, C] int32.
     """
     limit = costs.shape[2] // 2
-    near = np.rint(scaled).astype(np.int64)
+    chosen = np.rint(scaled).astype(np.int32)
+    rows, columns = np.nonzero(chosen)
+    x, near = scaled[rows, columns], chosen[rows, columns]
     inward = near - np.sign(near)
+    place = (classes[rows] * costs.shape[1] + columns) * costs.shape[2] + limit
 
     def cost(index: np.ndarray) -> np.ndarray:
-        bits = np.take_along_axis(costs, np.clip(index, -limit, limit)[..., None] + limit, 2)[..., 0]
-        return bits + error_bits * (scaled - index) ** 2
+        return costs.take(place + np.clip(index, -limit, limit)) + error_bits * (x - index) ** 2
 
-    return np.where(cost(inward) < cost(near), inward, near).astype(np.int32)
+    chosen[rows, columns] = np.where(cost(inward) < cost(near), inward, near)
+    return chosen
 
 
 def dead_zone(scaled: Any) -> Any:
@@ -143,7 +149,7 @@ class ScalarCodebook:
             scaled = ((vector - expected) / scale)[None]
             total = search_costs(scaled, costs, fidelity * ERROR_BITS)[0] + class_bits[classes[n - 1] if n else -1]
             classes[n] = total.argmin()
-            indices[n] = choose_indices(scaled, costs[None, classes[n]], fidelity * ERROR_BITS)[0]
+            indices[n] = choose_indices(scaled, costs, classes[n : n + 1], fidelity * ERROR_BITS)[0]
             decoded[n] = expected + (indices[n] * scale).astype(np.float32)  # as in `dequantize`, to the last bit
             expected = walk.send(decoded[n])
         return Quantized(classes, indices, np.ascontiguousarray(decoded.T))
@@ -190,7 +196,7 @@ class ScalarCodebook:
         classes[-1] = path.argmin()
         for n in range(len(scaled) - 1, 0, -1):
             classes[n - 1] = back[n, classes[n]]
-        return classes, choose_indices(scaled, costs[classes], fidelity * ERROR_BITS)
+        return classes, choose_indices(scaled, costs, classes, fidelity * ERROR_BITS)
 
     def bits(self, classes: np.ndarray, indices: np.ndarray, level: int) -> float:
         """Bits of indices under the tables; what an escape adds is estimated."""

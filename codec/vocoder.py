@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .corrector import ITERATIONS, STRIDE, Corrector
+from .device import bfloat16
 from .gain import audible_energy
 from .griffin_lim import GriffinLim, ramp
 from .mel import LogMel
@@ -87,7 +88,8 @@ class Correction:
                 return wave[:, :0], wave[:, :0]
         sides = F.pad(self._sides[..., :count], (0, count % STRIDE), mode="replicate")
         magnitudes, step, scale = sides[:, :-2], sides[:, -2], sides[:, -1]
-        decoded = self.net(self._wave[:, : sides.shape[2] * hop + 2 * pad], magnitudes, step, scale)
+        with bfloat16(wave.device.type):
+            decoded = self.net(self._wave[:, : sides.shape[2] * hop + 2 * pad], magnitudes, step, scale)
         done = slice(self._before * hop, ends * hop)
         decoded, given = decoded[:, done], self._wave[:, pad:][:, done]
         drop = max(0, ends - context)

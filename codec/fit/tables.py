@@ -105,9 +105,7 @@ def fit_tables(
             costs = _costs(counts)
             share = (np.bincount(given, minlength=classes) + 1) / len(given)
             given = (search_costs(scaled, costs) - np.log2(share)).argmin(1)
-            for k in range(classes):
-                rows = given == k
-                indices[rows] = choose_indices(scaled[rows], np.broadcast_to(costs[k], (rows.sum(), *costs[k].shape)))
+            indices = choose_indices(scaled, costs, given)
         histograms[level] = _smooth(_count(indices, given, classes, limit))
         first = np.zeros(len(given), bool)
         first[starts] = True
