@@ -15,7 +15,6 @@ from .layers import ResidualBlock
 from .mel import LogMel
 
 N_FFT = 512  # shorter than that of the log-mel: what is corrected is the course in time too
-ITERATIONS = 20  # of Griffin-Lim before it; 32 are no better at 1.5 kbit/s, and at 6 by .01 of PESQ and ViSQOL
 STRIDE = 2  # frames per step of the convolutions
 QUIET = 1e-4  # magnitudes below are as good as this; those of a normalised clip reach about 60
 MOST = 3.0  # nats that a magnitude is changed by, at most

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .corrector import ITERATIONS, STRIDE, Corrector
+from .corrector import STRIDE, Corrector
 from .device import bfloat16
 from .gain import audible_energy
 from .griffin_lim import GriffinLim, ramp
@@ -24,7 +24,7 @@ class Vocoder:
     """
 
     def __init__(self, mel: LogMel, corrector: Corrector):
-        self.griffin_lim = GriffinLim(mel, ITERATIONS)
+        self.griffin_lim = GriffinLim(mel)
         self.correction = Correction(mel, corrector)
         self._gain: Tensor | None = None  # [C, 1], at the end of what came out
 

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..corrector import ITERATIONS
 from ..gain import audible_energy
 from ..griffin_lim import griffin_lim
 from ..mel import LogMel
@@ -55,7 +54,7 @@ def make(model: Model, wave: Tensor, rng: np.random.Generator) -> Examples:
     decoded = model.autoencoder.decode(coded(model.codebook, latents, levels), step)
     asked = model.magnitudes(decoded, step)
     loud = audible_energy(asked)
-    found = griffin_lim(asked, mel, ITERATIONS)
+    found = griffin_lim(asked, mel)
     found *= (loud / audible_energy(mel.spectrum(found).abs())).clamp(0.25, 4).sqrt()[:, None]
     # the encoder's gain makes what is asked for as loud as the original
     exact = wave * (loud / audible_energy(spectrum)).sqrt()[:, None]
