@@ -11,7 +11,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ import click
 from . import work
 from .checkpoint import DEVICE_HELP
 from .ledger import LOG, Row, choose, new_rows, read_log, write_summary
-from .shards import Shards, assign
 from .sources import plan
 
 PARTIAL = ".aldm-partial"  # what is not complete yet; emptied when a run begins and ends
@@ -107,6 +105,8 @@ def batch(
     log = read_log(out)
     rows = new_rows(wanted, options)
     if tokens:
+        from .shards import Shards, assign
+
         assign(rows, log, out, kind, shard_size or 1000, force)
     todo = choose(rows, log, out, force)
     started = time.monotonic()
@@ -169,7 +169,7 @@ def _run(todo: list[Row], results: Iterator[tuple[work.Task, Any]], out: Path, k
         try:
             for task, result in results:
                 row = todo[task["number"]]
-                row |= dict(error="its process died") if result is BrokenProcessPool else result
+                row |= result if isinstance(result, dict) else dict(error="its process died")
                 if row.pop("full", False):
                     return f"{row['error']}, at {out / row['target']}"
                 for done in keep(row):

@@ -1,6 +1,5 @@
 """Loading torch in less time, for commands that last a second or two."""
 
-import importlib.metadata
 import sys
 import types
 
@@ -14,7 +13,11 @@ def import_torch() -> None:
     and tensors without data (diffusers), but no network that just runs. What needs it imports it later, as
     `codec.audioldm2` does. Without it `torch.Generator` does not work either. All that is known of this version only.
     """
-    if "torch" in sys.modules or not importlib.metadata.version("torch").startswith("2.13."):
+    if "torch" in sys.modules:
+        return
+    from importlib.metadata import version
+
+    if not version("torch").startswith("2.13."):
         return
     sys.modules[LEFT_OUT] = types.ModuleType(LEFT_OUT)
     try:

@@ -232,12 +232,12 @@ def test_interrupt_leaves_nothing(tmp_path: Path, stop: signal.Signals) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["long.wav"]
 
 
-def test_help_and_info_start_without_torch(encoded: Path) -> None:
+def test_help_and_info_start_without_torch_and_numpy(encoded: Path) -> None:
     script = (
         "import sys; from click.testing import CliRunner; from aldm.cli.main import main\n"
         f"assert CliRunner().invoke(main, ['--help']).exit_code == 0\n"
         f"assert CliRunner().invoke(main, ['info', {str(encoded)!r}]).exit_code == 0\n"
-        "assert not {'torch', 'diffusers', 'transformers', 'soundfile'} & set(sys.modules)\n"
+        "assert not {'torch', 'diffusers', 'transformers', 'soundfile', 'numpy'} & set(sys.modules)\n"
     )
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
 
