@@ -26,8 +26,11 @@ from .info import info
 from .live import encode_live, play, stream_format
 from .quick import import_torch
 
-# Threads that wait by spinning make two commands at once on two cores three to ten times slower than one alone.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
+# Before torch is imported. Threads that wait by spinning make two commands at once on two cores three to ten times
+# slower than one alone; threads that never spin make one alone half as slow again. GNU's OpenMP can spin for a few
+# microseconds.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 LOW_LATENCY = 0.32  # seconds in a packet
 PROGRESS_SECONDS = 60.0  # shorter clips are done before a bar says anything
