@@ -305,31 +305,9 @@ class Codec:
             ModelError: the model has no denoiser, or takes no text.
             ValueError: duration, seed or candidates out of range.
         """
-        samples = self._generated_samples(seconds, seed)
-        if candidates is not None and not 1 <= candidates <= 4096:
-            raise ValueError(f"1 to 4096 candidates, not {candidates}")
-        header = Header(
-            sample_rate=self.sample_rate,
-            channels=1,
-            samples=samples,
-            quality=container.NO_BASE,
-            packet_hops=self._packet_hops,
-            model=self.model.fingerprint[:4],
-            layers=True,
-        )
-        tags = [*self.model.tags(), *([] if prompt is None else [f"DESCRIPTION={prompt}"]), *foreign_tags(comments)]
-        head = header.pack() + b"".join(map(container.pack_comment, tags))
-        vectors = -(-samples // self.model.patch_samples)
-        from .generation import CANDIDATES, generate_records, generation_setting, random_records
+        from .generation import generate_file
 
-        count = self._encoder.packet_vectors
-        if prompt is None:
-            layer = self._encoder.layer(ddcm or DDCM(), container.NO_BASE)
-            return head + b"".join(random_records(self.model, layer, vectors, count, seed))
-        self.model.prompted([], prompt, 0)  # refuses where there is no text
-        setting = ddcm or generation_setting()
-        records = generate_records(self.model, prompt, vectors, count, seed, setting, candidates or CANDIDATES)
-        return head + b"".join(records)
+        return generate_file(self._encoder, seconds, seed, ddcm, prompt, candidates, comments)
 
     def synthesize(
         self,
@@ -359,30 +337,9 @@ class Codec:
             ModelError: the model takes no text, or its text encoders are missing.
             ValueError: an argument out of range.
         """
-        samples = self._generated_samples(seconds, seed)
-        self.model.prompted([], prompt, 0)
-        from .generation import SCHEDULERS, sample_latents
+        from .generation import synthesize
 
-        if scheduler not in SCHEDULERS:
-            raise ValueError(f"no scheduler {scheduler}; there are {', '.join(SCHEDULERS)}")
-        if not 1 <= steps <= 1000 or not 0 <= guidance <= 100:
-            raise ValueError("1 to 1000 steps, and guidance of 0 to 100")
-        unet: Any = self.model.denoiser
-        vectors = -(-samples // self.model.patch_samples)
-        latents = sample_latents(unet, prompt, negative, vectors, steps, seed, guidance, scheduler)
-        vocoder = self.model.vocoder()
-        with torch.inference_mode():
-            pieces = [vocoder.push(self.model.frames(latents, 0.0)), vocoder.flush()]
-        return torch.cat(pieces, 1)[:, :samples].cpu().numpy()
-
-    def _generated_samples(self, seconds: float, seed: int) -> int:
-        if self.model.denoiser is None:
-            raise ModelError(f"model {self.model.name} has no denoiser")
-        if not 0.01 <= seconds <= 3600:
-            raise ValueError(f"0.01 to 3600 s, not {seconds:g}")
-        if not 0 <= seed < 1 << 32:
-            raise ValueError(f"a seed is 0 to {(1 << 32) - 1}, not {seed}")
-        return round(seconds * self.sample_rate)
+        return synthesize(self.model, prompt, negative, seconds, steps, seed, guidance, scheduler)
 
     def _check_rate(self, bitrate: float | None, quality: int | None, both: bool = False) -> int:
         """The level that a quality asks for, or the model's own choice."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from ..format import container
-from ..format.container import Packet
+from ..format.container import Header, Packet
 from ..format.layer import Layer
 from ..format.philox import normals, words
+from .checkpoint import foreign_tags
 from .diffusion import CODEBOOK, DDCM, GENERATE, Walk, Way, picked_noise, split_blocks
+from .encoder import Encoder
+from .folder import ModelError
 from .gain import PEAK, gain_of
 from .quantizer import COARSEST
 from .text import Condition, text_stack
@@ -119,6 +122,74 @@ def generate_picks(
 
     end = walk.run(Way(layer.schedule, layer.first, layer.steps), layer.seed, noise)
     return np.stack(picks, 2), end
+
+
+def _samples(model: Any, seconds: float, seed: int) -> int:
+    """Samples of so many seconds.
+
+    Raises:
+        ModelError: the model has no denoiser.
+        ValueError: duration or seed out of range.
+    """
+    if model.denoiser is None:
+        raise ModelError(f"model {model.name} has no denoiser")
+    if not 0.01 <= seconds <= 3600:
+        raise ValueError(f"0.01 to 3600 s, not {seconds:g}")
+    if not 0 <= seed < 1 << 32:
+        raise ValueError(f"a seed is 0 to {(1 << 32) - 1}, not {seed}")
+    return round(seconds * model.mel.sample_rate)
+
+
+def generate_file(
+    encoder: Encoder,
+    seconds: float,
+    seed: int,
+    ddcm: DDCM | None,
+    prompt: str | None,
+    candidates: int | None,
+    comments: Iterable[str],
+) -> bytes:
+    """See `Codec.generate`."""
+    model, count = encoder.model, encoder.packet_vectors
+    samples = _samples(model, seconds, seed)
+    if candidates is not None and not 1 <= candidates <= 4096:
+        raise ValueError(f"1 to 4096 candidates, not {candidates}")
+    header = Header(
+        sample_rate=model.mel.sample_rate,
+        channels=1,
+        samples=samples,
+        quality=container.NO_BASE,
+        packet_hops=count * model.autoencoder.patch,
+        model=model.fingerprint[:4],
+        layers=True,
+    )
+    tags = [*model.tags(), *([] if prompt is None else [f"DESCRIPTION={prompt}"]), *foreign_tags(comments)]
+    head = header.pack() + b"".join(map(container.pack_comment, tags))
+    vectors = -(-samples // model.patch_samples)
+    if prompt is None:
+        layer = encoder.layer(ddcm or DDCM(), container.NO_BASE)
+        return head + b"".join(random_records(model, layer, vectors, count, seed))
+    model.prompted([], prompt, 0)  # refuses where there is no text
+    setting = ddcm or generation_setting()
+    return head + b"".join(generate_records(model, prompt, vectors, count, seed, setting, candidates or CANDIDATES))
+
+
+def synthesize(
+    model: Any, prompt: str, negative: str, seconds: float, steps: int, seed: int, guidance: float, scheduler: str
+) -> np.ndarray:
+    """See `Codec.synthesize`."""
+    samples = _samples(model, seconds, seed)
+    model.prompted([], prompt, 0)
+    if scheduler not in SCHEDULERS:
+        raise ValueError(f"no scheduler {scheduler}; there are {', '.join(SCHEDULERS)}")
+    if not 1 <= steps <= 1000 or not 0 <= guidance <= 100:
+        raise ValueError("1 to 1000 steps, and guidance of 0 to 100")
+    vectors = -(-samples // model.patch_samples)
+    latents = sample_latents(model.denoiser, prompt, negative, vectors, steps, seed, guidance, scheduler)
+    vocoder = model.vocoder()
+    with torch.inference_mode():
+        pieces = [vocoder.push(model.frames(latents, 0.0)), vocoder.flush()]
+    return torch.cat(pieces, 1)[:, :samples].cpu().numpy()
 
 
 def random_records(model: Any, layer: Layer, vectors: int, packet_vectors: int, seed: int) -> Iterator[bytes]:
