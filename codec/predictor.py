@@ -52,18 +52,15 @@ class Predictor(nn.Module):
             known: [B, K], 1, or 0 where there is none.
             step: [B], the quantiser's step size, which tells how much of the latents is noise.
         """
-        return self._expect(past, known, self._conditions(step))
+        x = self.inlet(torch.cat([(past / self.scale).flatten(1), known], 1))
+        for (factor, shift), inner, outer in zip(self._conditions(step), self.inner, self.outer, strict=True):
+            x = x + outer(F.gelu(inner(F.layer_norm(x, (self.width,)) * factor + shift)))
+        return self.direct * past[:, -1] + self.scale * self.outlet(F.gelu(x)).float()
 
     def _conditions(self, step: Tensor) -> list[tuple[Tensor, ...]]:
         """Factor and shift [B, width] for every block."""
         condition = self.level(step)
         return [(1 + film(condition)).chunk(2, 1) for film in self.film]
-
-    def _expect(self, past: Tensor, known: Tensor, conditions: list[tuple[Tensor, ...]]) -> Tensor:
-        x = self.inlet(torch.cat([(past / self.scale).flatten(1), known], 1))
-        for (factor, shift), inner, outer in zip(conditions, self.inner, self.outer, strict=True):
-            x = x + outer(F.gelu(inner(F.layer_norm(x, (self.width,)) * factor + shift)))
-        return self.direct * past[:, -1] + self.scale * self.outlet(F.gelu(x)).float()
 
     @torch.inference_mode()
     def expect(self, latents: Tensor, step: Tensor) -> Tensor:
