@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-
-import numpy as np
 import torch
 from torch import Tensor
 
 from .gain import audible_energy
 from .mel import LogMel
+from .phases import starting_phases
 
 
 def overlap_add(frames: Tensor, hop: int, window: Tensor) -> Tensor:
@@ -32,25 +30,15 @@ def ramp(count: int, like: Tensor) -> Tensor:
     return torch.linspace(0, 1, count, device=like.device)
 
 
-@functools.lru_cache(maxsize=2)  # what a stream needs again and again takes a tenth of the time of 32 iterations
-def random_phases(frames: int, bins: int, device: torch.device) -> Tensor:
-    """Complex numbers of magnitude 1, [frames, bins].
-
-    The same start for every channel keeps equal channels equal, and a file's sound the same in every run.
-    """
-    phase = torch.from_numpy(np.random.default_rng(0).random((frames, bins), np.float32)) * (2 * torch.pi)
-    return torch.polar(torch.ones_like(phase), phase).to(device)
-
-
 def griffin_lim(
-    magnitude: Tensor, mel: LogMel, iterations: int = 32, momentum: float = 0.99, head: Tensor | None = None
+    magnitude: Tensor, mel: LogMel, iterations: int = 8, momentum: float = 0.99, head: Tensor | None = None
 ) -> Tensor:
     """Invert STFT magnitudes (fast Griffin-Lim, Perraudin, Balazs, Sondergaard, WASPAA 2013).
 
     Args:
         magnitude: [B, n_fft // 2 + 1, T]; complex values say which phases to begin with.
         mel: the front-end that defines window, n_fft and hop.
-        head: [B, K], samples at the start that are settled already; the rest continues them.
+        head: [B, K], samples at the start that are settled already, n_fft at least; the rest continues them.
     Returns:
         waveform [B, T * hop_length + 2 * mel.pad], `mel.pad` samples of context at either end included.
     """
@@ -68,7 +56,8 @@ def griffin_lim(
         estimate, magnitude = magnitude.mT.contiguous(), magnitude.mT.abs()
     else:
         magnitude = magnitude.mT.contiguous()
-        estimate = magnitude * random_phases(*magnitude.shape[1:], magnitude.device)
+        first = None if head is None else torch.fft.rfft(head[:, : mel.n_fft] * window).angle()
+        estimate = torch.polar(magnitude, starting_phases(magnitude, hop, first))
     previous = torch.zeros_like(estimate)
     for _ in range(iterations):
         consistent = torch.fft.rfft(to_wave(estimate).unfold(1, mel.n_fft, hop) * window)
@@ -88,10 +77,10 @@ class GriffinLim:
     """
 
     LOOKAHEAD = 16
-    OVERLAP = 14  # frames of settled samples; two windows
+    OVERLAP = 7  # frames of settled samples; a window
     FADE = 48  # samples from what the last chunk had guessed to come next, to what this one finds: no click
 
-    def __init__(self, mel: LogMel, iterations: int = 32):
+    def __init__(self, mel: LogMel, iterations: int = 8):
         self.mel, self.iterations = mel, iterations
         self._frames: Tensor | None = None  # [C, bins, T], not emitted yet, and OVERLAP before them
         self._head: Tensor | None = None  # [C, samples], emitted, from the first of these frames on
