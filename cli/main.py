@@ -311,6 +311,7 @@ def decode(
 @click.option("--predictor-steps", default=1500, show_default=True, help="Further steps, of the predictor; 0: none.")
 @click.option("--decoder-steps", default=5000, show_default=True, help="Further steps, of the decoding side; 0: none.")
 @click.option("--corrector-steps", default=5000, show_default=True, help="Further steps, behind Griffin-Lim; 0: none.")
+@click.option("--joint-steps", default=3000, show_default=True, help="Further steps, of both together; 0: none.")
 @click.option("--denoiser-steps", default=12000, show_default=True, help="Further steps, of the denoiser; 0: none.")
 @click.option("--tokens", default=16, show_default=True, help="Of the vector codebook per latent vector; 0: none.")
 @click.option("--n-mels", default=96, show_default=True, help="Bands of the front-end.")

@@ -125,8 +125,10 @@ def test_training_learns_and_goes_on(tmp_path: Path) -> None:
     examples = training.make(model, waves, np.random.default_rng(0))
     inner = examples.exact[:, 432:-432]
     with torch.no_grad():
-        corrected = net(examples.wave[:, 256:-256], examples.asked, examples.step, torch.ones_like(examples.step))
-    found, before = (training.terms(model.mel, inner, v) for v in (corrected, examples.wave[:, 432:-432]))
+        _, asked = training.ask(model, examples.mel, examples.step)
+        steps = examples.step[:, None].expand_as(asked[:, 0])
+        corrected = net(examples.found[:, 256:-256], asked, steps, torch.ones_like(steps))
+    found, before = (training.terms(model.mel, inner, v) for v in (corrected, examples.found[:, 432:-432]))
     assert found["disturbance"] < 0.97 * before["disturbance"]
 
 

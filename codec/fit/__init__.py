@@ -20,7 +20,7 @@ from . import decoder as decoder_training
 from . import denoiser as denoiser_training
 from . import predictor as predictor_training
 from .dataset import AudioCache, encode_clips
-from .descent import Run
+from .descent import FURTHER, Run
 from .grow import grow_autoencoder, grow_denoiser, grow_gains, grow_predictor, weighed_again
 from .klt import fit_klt, klt_autoencoder
 from .sensitivity import channel_gains
@@ -48,6 +48,7 @@ def fit_model(
     predictor_steps: int = 1500,
     decoder_steps: int = 5000,
     corrector_steps: int = 5000,
+    joint_steps: int = 3000,
     denoiser_steps: int = 12000,
     tokens: int = 16,
     n_mels: int = 96,
@@ -75,6 +76,8 @@ def fit_model(
             the decoder, and leaves a new magnitude network out.
         corrector_steps: of gradient descent for the network behind Griffin-Lim (rung 3 too), in batches half as large;
             0 leaves it, or leaves a new one out.
+        joint_steps: of gradient descent for that network and the magnitude network together (rung 6), in such batches;
+            0 leaves them.
         denoiser_steps: of gradient descent for the denoiser (rung 5); 0 leaves it, or leaves a new one out.
         tokens: of the vector codebook per latent vector; 0 leaves it, or leaves it out.
         channels: of the latents; default: those of `init`, or 640. More than `init` has: it grows, and its tables are
@@ -139,6 +142,9 @@ def fit_model(
         further = model.corrector is not None
         model.corrector = model.corrector or Corrector(mel)
         corrector_training.train(model, cache, run(corrector_steps, 3, max(1, batch_size // 2)), further=further)
+    if joint_steps and model.magnitude_net and model.corrector:
+        together = run(joint_steps, 5, max(1, batch_size // 2))
+        corrector_training.train(model, cache, together, learning_rate=FURTHER, jointly=True)
     if denoiser_steps:
         denoiser_training.train(model, cache, run(denoiser_steps, 2))
         denoiser_training.evaluate(model, cache, progress)

@@ -1,4 +1,4 @@
-"""Rung 3, second part: the network behind Griffin-Lim, trained on what the decoder makes of quantised log-mels."""
+"""Rung 3, second part: the network behind Griffin-Lim, on quantised log-mels; and rung 6, what is before it with it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..gain import audible_energy
 from ..griffin_lim import griffin_lim
 from ..mel import LogMel
-from ..model import Model
+from ..model import LOUDEST, Model
 from ..quantizer import step_size
 from .dataset import AudioCache, Windows
-from .decoder import error
+from .decoder import error, shape_error
 from .descent import Run
 from .perception import disturbance, envelope_error, power, texture_error
 from .predictor import coded
@@ -28,37 +28,42 @@ WEIGHTS = dict(mel=4.0, fine=1.0, texture=5.0, disturbance=0.8, envelope=1.0, en
 
 @dataclass
 class Examples:
-    """Waveforms [B, N] with `pad` samples on either side, magnitudes asked for [B, bins, T] and step sizes [B, T]."""
+    """Waveforms of Griffin-Lim and originals [B, N], `pad` samples on either side; decoded log-mels; step sizes [B]."""
 
-    wave: Tensor
+    found: Tensor
     exact: Tensor
-    asked: Tensor
+    mel: Tensor
     step: Tensor
 
     def take(self, picks: np.ndarray) -> Examples:
-        return Examples(*(v[picks] for v in (self.wave, self.exact, self.asked, self.step)))
+        return Examples(*(v[picks] for v in (self.found, self.exact, self.mel, self.step)))
 
     @classmethod
     def join(cls, parts: list[Examples]) -> Examples:
-        return cls(*(torch.cat([getattr(p, f) for p in parts]) for f in ("wave", "exact", "asked", "step")))
+        return cls(*(torch.cat([getattr(p, f) for p in parts]) for f in ("found", "exact", "mel", "step")))
+
+
+def ask(model: Model, decoded: Tensor, step: Tensor) -> tuple[Tensor | None, Tensor]:
+    """Log-mels as decoded, step sizes [B] -> what the magnitude network says, what Griffin-Lim is asked for."""
+    if model.magnitude_net is None:
+        return None, model.mel.magnitudes(decoded)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        estimate = model.magnitude_net(decoded, step)
+    return estimate, model.mel.magnitudes(decoded, 3, estimate.exp())
 
 
 @torch.no_grad()
 def make(model: Model, wave: Tensor, rng: np.random.Generator) -> Examples:
     """What Griffin-Lim makes of waveforms [B, N] at random qualities, fine ones more often than coarse."""
     mel = model.mel
-    spectrum = mel.spectrum(wave).abs()
-    latents = model.autoencoder.encode(mel.from_magnitudes(spectrum))
+    latents = model.autoencoder.encode(mel.from_magnitudes(mel.spectrum(wave).abs()))
     levels = rng.integers(model.codebook.levels, size=(2, len(wave))).max(0)
     step = torch.from_numpy(step_size(levels).astype(np.float32))
-    decoded = model.autoencoder.decode(coded(model.codebook, latents, levels), step)
-    asked = model.magnitudes(decoded, step)
-    loud = audible_energy(asked)
+    decoded = model.autoencoder.decode(coded(model.codebook, latents, levels), step).clamp(max=LOUDEST)
+    _, asked = ask(model, decoded, step)
     found = griffin_lim(asked, mel)
-    found *= (loud / audible_energy(mel.spectrum(found).abs())).clamp(0.25, 4).sqrt()[:, None]
-    # the encoder's gain makes what is asked for as loud as the original
-    exact = wave * (loud / audible_energy(spectrum)).sqrt()[:, None]
-    return Examples(found, exact, asked, step[:, None].expand_as(asked[:, 0]))
+    gain = (audible_energy(asked) / audible_energy(mel.spectrum(found).abs())).clamp(0.25, 4).sqrt()
+    return Examples(found * gain[:, None], wave, decoded, step)
 
 
 def terms(mel: LogMel, exact: Tensor, decoded: Tensor) -> dict[str, Tensor]:
@@ -84,18 +89,21 @@ def train(
     length: int = 384,
     learning_rate: float = 1e-3,
     further: bool = False,
+    jointly: bool = False,
 ) -> None:
-    """Train `model.corrector` in place; goes on from `corrector.pt`. All else stays as it is.
+    """Train `model.corrector` in place; goes on from `corrector.pt` or `joint.pt`. All else stays as it is.
 
     Args:
         length: frames of an example.
         further: it has learned already.
+        jointly: the magnitude network learns with it, by the same losses and its own.
     """
     mel, net = model.mel, model.corrector
     assert net is not None
     windows = Windows(cache, mel, length, run.seed)
     groups: OrderedDict[int, Examples] = OrderedDict()
-    net.requires_grad_(True)
+    learning = [net, model.magnitude_net] if jointly and model.magnitude_net else [net]
+    networks = nn.ModuleList(learning).requires_grad_(True)
     surplus = mel.pad - net.short.pad
 
     def group(number: int) -> Examples:
@@ -115,11 +123,18 @@ def train(
 
     def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         examples = batch(step)
+        exact = mel.spectrum(examples.exact).abs()
+        with torch.set_grad_enabled(jointly):
+            estimate, asked = ask(model, examples.mel, examples.step)
+        steps = examples.step[:, None].expand_as(asked[:, 0])
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            decoded = net(
-                examples.wave[:, surplus:-surplus], examples.asked, examples.step, torch.ones_like(examples.step)
-            )
-        found = terms(mel, examples.exact[:, mel.pad : -mel.pad], decoded)
-        return torch.stack([WEIGHTS[k] * v for k, v in found.items()]).sum(), found
+            wave = net(examples.found[:, surplus:-surplus], asked, steps, torch.ones_like(steps))
+        # the encoder's gain makes what is asked for as loud as the original
+        level = (audible_energy(asked) / audible_energy(exact)).sqrt()[:, None].detach()
+        found = {k: WEIGHTS[k] * v for k, v in terms(mel, level * examples.exact[:, mel.pad : -mel.pad], wave).items()}
+        if estimate is not None and jointly:
+            found["bins"] = shape_error(mel, exact, estimate)
+        return torch.stack(list(found.values())).sum(), found
 
-    run.descend("corrector", net, loss, learning_rate, further, net=net.config, data=cache.size)
+    name = "joint" if jointly else "corrector"
+    run.descend(name, networks, loss, learning_rate, further, net=net.config, data=cache.size)

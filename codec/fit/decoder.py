@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..gain import audible_energy
+from ..mel import LogMel
 from ..model import LOUDEST, Model
 from ..quantizer import step_size
 from .dataset import AudioCache, Windows
@@ -32,6 +33,17 @@ def error(decoded: Tensor, exact: Tensor, level: Tensor, least: float = 0.3) -> 
     """
     weight = least + (1 - least) * torch.sigmoid(level + 6)
     return (weight * (decoded - exact).abs()).mean()
+
+
+def shape_error(mel: LogMel, exact: Tensor, estimate: Tensor) -> Tensor:
+    """Error of log-magnitudes [B, T, bins] within mel bands; `exact` are magnitudes [B, bins, T].
+
+    The network is asked for the shape within bands alone: under exact levels, what is noise has no reason to be
+    guessed too low, as the median of its magnitudes is.
+    """
+    frames = mel.from_magnitudes(exact)
+    shape = mel.magnitudes(frames, 1, estimate.exp()).transpose(1, 2).clamp(min=1e-6).log()
+    return error(shape, exact.transpose(1, 2).clamp(min=math.exp(FLOOR)).log(), mel.interpolate(frames) + BAND)
 
 
 def train(
@@ -65,15 +77,10 @@ def train(
             levels = np.random.default_rng([run.seed, step, 1]).integers(model.codebook.levels, size=run.batch_size)
             latents = coded(model.codebook, autoencoder.encode(frames), levels)
             size = torch.from_numpy(step_size(levels).astype(np.float32))
-            exact = exact.transpose(1, 2).clamp(min=math.exp(FLOOR)).log()
-            level = mel.interpolate(frames) + BAND
         with torch.autocast("cpu", dtype=torch.bfloat16):
             decoded = autoencoder.decode(latents, size)
             estimate = net(decoded.clamp(max=LOUDEST), size)
-        # the network is asked for the shape within bands alone: under exact levels, what is noise has no reason to be
-        # guessed too low, as the median of its magnitudes is
-        shape = mel.magnitudes(frames, 1, estimate.exp()).transpose(1, 2)
-        bins = error(shape.clamp(min=1e-6).log(), exact, level)
+        bins = shape_error(mel, exact, estimate)
         mels = error(decoded, frames, frames, 0.5)
         # the median of levels has too little energy too: the loudest make up for it at the least cost
         magnitudes = mel.magnitudes(decoded.clamp(max=LOUDEST), 1, estimate.exp())
