@@ -20,7 +20,7 @@ from . import decoder as decoder_training
 from . import denoiser as denoiser_training
 from . import predictor as predictor_training
 from .dataset import AudioCache, encode_clips
-from .descent import FURTHER, Run
+from .descent import Run
 from .grow import grow_autoencoder, grow_denoiser, grow_gains, grow_predictor, weighed_again
 from .klt import fit_klt, klt_autoencoder
 from .sensitivity import channel_gains
@@ -33,6 +33,7 @@ CHANNELS = 640
 DEFAULT_QUALITY = 24
 PREDICTOR_HOURS = 20.0  # of audio, at most, that the predictor is trained on
 PREDICTOR_BATCH = 192  # of 2.56 s
+JOINTLY = 3e-4  # learning rate
 HOLD = 500  # steps that the rate model of a model that goes on learning gets for itself
 
 
@@ -144,7 +145,7 @@ def fit_model(
         corrector_training.train(model, cache, run(corrector_steps, 3, max(1, batch_size // 2)), further=further)
     if joint_steps and model.magnitude_net and model.corrector:
         together = run(joint_steps, 5, max(1, batch_size // 2))
-        corrector_training.train(model, cache, together, learning_rate=FURTHER, jointly=True)
+        corrector_training.train(model, cache, together, learning_rate=JOINTLY, jointly=True)
     if denoiser_steps:
         denoiser_training.train(model, cache, run(denoiser_steps, 2))
         denoiser_training.evaluate(model, cache, progress)

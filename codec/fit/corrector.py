@@ -23,7 +23,7 @@ from .predictor import coded
 
 GROUP = 8  # examples that are made together
 GROUPS = 32  # that examples are drawn from: each is seen as often as a batch is larger than one example
-WEIGHTS = dict(mel=4.0, fine=1.0, texture=5.0, disturbance=0.8, envelope=1.0, energy=0.2)
+WEIGHTS = dict(mel=4.0, fine=1.0, texture=16.0, disturbance=0.8, envelope=2.0, energy=0.2)
 
 
 @dataclass
