@@ -132,8 +132,8 @@ def test_training_learns_and_goes_on(tmp_path: Path) -> None:
     assert found["disturbance"] < 0.97 * before["disturbance"]
 
 
-@pytest.mark.parametrize("domain", DOMAINS)
-def test_embedded_corrector_is_worth_it(domain: str) -> None:
+@pytest.mark.parametrize(("domain", "most"), [*zip(DOMAINS, (0.97, 0.97, 0.99), strict=True)])
+def test_embedded_corrector_is_worth_it(domain: str, most: float) -> None:
     """Loudness and log-mel are nearer to the original than after Griffin-Lim, at the same level."""
     codec = Codec.from_pretrained()
     plain = Codec.from_pretrained()
@@ -147,7 +147,7 @@ def test_embedded_corrector_is_worth_it(domain: str) -> None:
         decoded = torch.from_numpy(decoder.decode(data))
         mel = (MEL(2 * exact) - MEL(2 * decoded)).abs().mean().item()
         errors.append((disturbance(power(exact), power(decoded)).item(), mel))
-    assert errors[1][0] < 0.99 * errors[0][0]
+    assert errors[1][0] < most * errors[0][0]
     assert errors[1][1] < 1.05 * errors[0][1]
     level = 10 * torch.log10(decoded.square().mean() / exact.square().mean())
     assert abs(level) < 0.5
