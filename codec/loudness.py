@@ -56,8 +56,7 @@ def output_gains(
     """
     decoded = list[float]()
     for start in range(0, len(latents), model.batch):
-        some = torch.stack(list(latents[start : start + model.batch]))
-        decoded += audible_energy(model.decode_magnitudes(some, step)).cpu().tolist()
+        decoded += decoded_energy(model, torch.stack(list(latents[start : start + model.batch])), step).cpu().tolist()
     left, out = iter(decoded), []
     for packet in packets:
         gains = list(packet.gains)
@@ -68,3 +67,19 @@ def output_gains(
             gains[c] = limit_gain(gains[c] + round(256 * math.copysign(correction, missing)))
         out.append(tuple(gains))
     return out
+
+
+@torch.inference_mode()
+def decoded_energy(model: Model, latents: Tensor, step: float) -> Tensor:
+    """Audible energy of what latents [B, C, N] decode to: [B].
+
+    Magnitudes are found for the louder half of the vectors only, where nearly all energy is, and what they have more
+    than flat bands would, all get: that is .03 to .07 dB (RMS) off, and takes half of the time.
+    """
+    mel = model.decode_mel(latents, step)
+    vectors = mel.unflatten(1, (-1, model.autoencoder.patch))  # [B, N, frames, n_mels]
+    energy = band_energy(model.mel, vectors.flatten(0, 1)).view(vectors.shape[:2])
+    loudest = energy.topk((energy.shape[1] + 1) // 2).indices.sort().values
+    some = vectors.gather(1, loudest[..., None, None].expand(-1, -1, *vectors.shape[2:])).flatten(1, 2)
+    found = audible_energy(model.magnitudes(some, torch.full((len(some),), step, device=some.device)))
+    return found * energy.sum(1) / energy.gather(1, loudest).sum(1)

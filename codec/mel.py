@@ -106,6 +106,11 @@ class LogMel:
         """[n_mels, n_fft // 2 + 1]: maps the bands of a flat spectrum to that spectrum."""
         return self.basis / (self.basis.sum(1) @ self.basis).clamp(min=1e-4)
 
+    @functools.cached_property
+    def shares(self) -> Tensor:
+        """How much of a bin belongs to each band, [n_mels, n_fft // 2 + 1]; sums to 1, or 0 outside of all bands."""
+        return self.basis / self.basis.sum(0).clamp(min=1e-9)
+
     def interpolate(self, mel: Tensor) -> Tensor:
         """Log-mel [B, T, n_mels] -> smooth linear log-magnitudes [B, T, n_fft // 2 + 1]."""
         return (mel.exp() @ self.array("_interpolation", mel)).clamp(min=1e-7).log()

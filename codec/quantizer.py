@@ -33,32 +33,31 @@ def search_costs(scaled: np.ndarray, costs: np.ndarray, error_bits: float = ERRO
 
     Args:
         scaled: [N, C] latents in steps.
-        costs: [classes, C, 2 * limit + 1] bits of the symbols.
+        costs: [2 * limit + 1, C, classes] bits of the symbols; all classes side by side, where memory is read at once.
     Returns:
         [N, classes] bits + error_bits * squared error.
     """
-    classes, _, symbols = costs.shape
+    symbols, channels, classes = costs.shape
     limit = symbols // 2
-    table, zero = costs.reshape(classes, -1), costs[:, :, limit]
+    table, zero = costs.reshape(-1, classes), costs[limit]
     total = np.empty((len(scaled), classes), np.float32)
     for start in range(0, len(scaled), CHUNK):
         part = scaled[start : start + CHUNK]
         near = np.clip(np.rint(part), -limit, limit)
         rows, columns = np.nonzero(near)
         x, n = part[rows, columns], near[rows, columns]
-        inward = n - np.sign(n)
-        flat = columns * symbols + limit
 
-        def cost(index: np.ndarray, x: np.ndarray = x, flat: np.ndarray = flat) -> np.ndarray:
-            return table.take(flat + index.astype(np.int64), 1) + (error_bits * (x - index) ** 2).astype(np.float32)
+        def cost(index: np.ndarray, x: np.ndarray = x, columns: np.ndarray = columns) -> np.ndarray:
+            error = (error_bits * (x - index) ** 2).astype(np.float32)
+            return table.take((index.astype(np.int64) + limit) * channels + columns, 0) + error[:, None]
 
-        best = np.minimum(cost(n), cost(inward)) - zero.take(columns, 1)
-        sums = np.zeros((classes, len(rows) + 1))
-        np.cumsum(best, 1, out=sums[:, 1:])
+        best = np.minimum(cost(n), cost(n - np.sign(n))) - zero.take(columns, 0)
+        sums = np.zeros((len(rows) + 1, classes))
+        np.cumsum(best, 0, out=sums[1:])
         ends = np.searchsorted(rows, np.arange(len(part) + 1))
-        total[start : start + CHUNK] = (sums[:, ends[1:]] - sums[:, ends[:-1]]).T
+        total[start : start + CHUNK] = sums[ends[1:]] - sums[ends[:-1]]
         total[start : start + CHUNK] += error_bits * (part**2 * (near == 0)).sum(1, keepdims=True)
-    return total + zero.sum(1)
+    return total + zero.sum(0)
 
 
 def choose_indices(
@@ -68,20 +67,19 @@ def choose_indices(
 
     Args:
         scaled: [N, C] latents in steps.
-        costs: [classes, C, 2 * limit + 1] bits of the symbols.
+        costs: [2 * limit + 1, C, classes] bits of the symbols.
         classes: [N].
     Returns:
         [N, C] int32.
     """
-    limit = costs.shape[2] // 2
+    limit = len(costs) // 2
     chosen = np.rint(scaled).astype(np.int32)
     rows, columns = np.nonzero(chosen)
     x, near = scaled[rows, columns], chosen[rows, columns]
     inward = near - np.sign(near)
-    place = (classes[rows] * costs.shape[1] + columns) * costs.shape[2] + limit
 
     def cost(index: np.ndarray) -> np.ndarray:
-        return costs.take(place + np.clip(index, -limit, limit)) + error_bits * (x - index) ** 2
+        return costs[np.clip(index, -limit, limit) + limit, columns, classes[rows]] + error_bits * (x - index) ** 2
 
     chosen[rows, columns] = np.where(cost(inward) < cost(near), inward, near)
     return chosen
@@ -177,9 +175,9 @@ class ScalarCodebook:
         return expected.numpy().T
 
     def _costs(self, level: int) -> tuple[np.ndarray, np.ndarray]:
-        """Bits of symbols [classes, C, 2 * limit + 1], and of classes after others [classes + 1, classes]."""
+        """Bits of symbols [2 * limit + 1, C, classes], and of classes after others [classes + 1, classes]."""
         tables, counts = self.tables, self.tables.transitions[level]
-        return tables.costs[tables.choice[level]], -np.log2(counts / counts.sum(1, keepdims=True))
+        return tables.costs.T.take(tables.choice[level].T, 1), -np.log2(counts / counts.sum(1, keepdims=True))
 
     def _choose_all(self, scaled: np.ndarray, level: int, fidelity: float) -> tuple[np.ndarray, np.ndarray]:
         """Classes and indices of vectors [N, C] in steps, of which none depends on the indices of others."""

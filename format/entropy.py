@@ -40,8 +40,8 @@ class Tables:
 
     @functools.cached_property
     def costs(self) -> np.ndarray:
-        """Bits of every symbol under every table, [tables, 2 * limit + 1]; for the encoder's choices only."""
-        return -np.log2(self.bank / self.bank.sum(1, keepdims=True))
+        """Bits of every symbol under every table, [tables, 2 * limit + 1] float32; for the encoder's choices only."""
+        return -np.log2(self.bank / self.bank.sum(1, keepdims=True)).astype(np.float32)
 
     def symbol_models(self, level: int, cls: int) -> np.ndarray:
         """Frequencies of the symbols of a vector, [channels, 2 * limit + 1] as float64, exact integers."""

@@ -74,6 +74,19 @@ def test_chunks_of_griffin_lim_and_corrector(size: int) -> None:
     assert (plain - first).abs().max() > 0.01
 
 
+def test_mel_bands_are_as_asked_for() -> None:
+    """Whatever a network makes of it, a waveform goes back to the levels that the file says."""
+    wave = torch.from_numpy(clip("speech")[:64000])[None]
+    magnitudes, scale, step = sides(wave[0])
+    noisy = wave + 0.01 * torch.randn(wave.shape, generator=torch.Generator().manual_seed(0))
+    short = torch.nn.functional.pad(noisy * scale.repeat_interleave(160, 1), (176, 176))  # a window of 512, less a hop
+    corrected = random_net()(short, magnitudes, step, scale)
+    asked = MEL.from_magnitudes(magnitudes)
+    loud = asked > asked.amax() - 7  # 60 dB
+    before, after = ((MEL(v) - asked)[:, 5:-5][loud[:, 5:-5]].abs().mean() for v in (short[:, 176:-176], corrected))
+    assert after < 0.3 * before, (before, after)
+
+
 def test_weights_in_8_bits(tmp_path: Path) -> None:
     net = random_net()
     save_weights(net, tmp_path / "half")

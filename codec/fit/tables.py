@@ -102,7 +102,7 @@ def fit_tables(
             rounds = 3
         for _ in range(rounds):
             counts = _smooth(_count(indices, given, classes, limit))
-            costs = _costs(counts)
+            costs = np.ascontiguousarray(_costs(counts).T)
             share = (np.bincount(given, minlength=classes) + 1) / len(given)
             given = (search_costs(scaled, costs) - np.log2(share)).argmin(1)
             indices = choose_indices(scaled, costs, given)
