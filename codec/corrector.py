@@ -28,8 +28,8 @@ class Corrector(nn.Module):
     Griffin-Lim finds phases for magnitudes that no waveform has exactly, and what it returns has neither the envelopes
     nor the valleys between harmonics that were asked for. Convolutions see its short-time spectrum, the course of its
     phases and the log-mel, and say for each value how much to raise and to turn it. That correction starts at zero.
-    Then magnitudes go back to those that were asked for, mel bands all the way, and bins within them a part of it: levels
-    of bands are what a file says, and their texture is what ViSQOL compares.
+    Then magnitudes go back to those that were asked for, mel bands all the way, and bins within them a part of it:
+    levels of bands are what a file says, and their texture is what ViSQOL compares.
 
     Args:
         mel: the front-end.

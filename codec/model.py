@@ -38,6 +38,7 @@ from .magnitude_net import MagnitudeNet
 from .mel import LogMel
 from .predictor import Predictor
 from .quantizer import ScalarCodebook
+from .shaping import NoiseShaper
 from .vocoder import Vocoder
 from .vq import VectorCodebook
 from .weights import load_weights, save_weights, uninitialised
@@ -208,7 +209,7 @@ class Model:
             arrays = load_arrays(folder / TABLES)
             tables = Tables(arrays["bank"], arrays["choice"], arrays["transitions"])
             predictor = _load_network(folder, Predictor, *PREDICTOR)
-            codebook = ScalarCodebook(arrays["gains"].astype(np.float32), tables, predictor)
+            codebook = ScalarCodebook(arrays["gains"].astype(np.float32), tables, predictor, NoiseShaper(autoencoder))
             net = _load_network(folder, MagnitudeNet, "vocoder/config.json", VOCODER, mel)
             corrector = _load_network(folder, Corrector, "vocoder/corrector.json", CORRECTOR, mel)
             denoiser = _load_network(folder, Denoiser, "unet/config.json", DENOISER)

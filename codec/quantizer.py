@@ -12,6 +12,7 @@ from ..format.entropy import Tables, decode_indices, encode_indices
 
 if TYPE_CHECKING:
     from .predictor import Predictor
+    from .shaping import NoiseShaper
 
 LEVELS = 48
 TRAINED_LEVELS = 40  # the finer ones take what the network learned for the last of these
@@ -20,6 +21,7 @@ COARSEST = 14.0  # step of level 0, in units of the latents; 8 levels halve it
 # falls by a factor of four with every bit, so d bits / d (error / step^2) = 6 / ln 2.
 ERROR_BITS = 6 / np.log(2)
 CHUNK = 64  # vectors that the search takes at once
+PATIENCE = 16.0  # bits that noise shaping is ahead by, which halve what an error counts there
 DEAD_ZONE = 0.2  # how much further from zero than 1/2 an index begins, where no tables say what it costs
 
 
@@ -112,11 +114,13 @@ class ScalarCodebook:
         gains: [levels, C] float32, factors on the step of each level.
         tables: integer frequencies.
         predictor: what it expects of a vector, by the ones before it, is taken off before quantising, if there is one.
+        shaper: improves what an encoder chooses, if there is one.
     """
 
     gains: np.ndarray
     tables: Tables
     predictor: Predictor | None = None
+    shaper: NoiseShaper | None = None
 
     @property
     def levels(self) -> int:
@@ -134,20 +138,36 @@ class ScalarCodebook:
             latents: [C, N] float32.
             fidelity: weight of the error against the bits; below 1 it saves a few per cent of bits.
         """
-        scale = self.steps(level)
-        if self.predictor is None:
-            classes, indices = self._choose_all(latents.T / scale, level, fidelity)
-            return Quantized(classes, indices, self.dequantize(indices, level))
+        scale, error_bits = self.steps(level), fidelity * ERROR_BITS
         costs, class_bits = self._costs(level)
+        weights = None if self.shaper is None else self.shaper.weights(latents)
+        excess = 0.0
+
+        def shaped(scaled: np.ndarray, indices: np.ndarray, n: int) -> np.ndarray:
+            """Bits that this adds to vectors are saved in the next ones."""
+            nonlocal excess
+            if self.shaper is None or weights is None:
+                return indices
+            table, count = costs[:, :, classes[n]], error_bits * 2 ** -min(max(excess / PATIENCE, -1), 2)
+            indices, more = self.shaper.shape(scaled, indices, table, weights[n], count)
+            excess += more
+            return indices
+
+        if self.predictor is None:
+            everything = (latents.T / scale).astype(np.float32)
+            classes, indices = self._choose_all(everything, level, fidelity)
+            indices = np.stack([shaped(*both, n) for n, both in enumerate(zip(everything, indices, strict=True))])
+            return Quantized(classes, indices, self.dequantize(indices, level))
         classes, indices = np.empty(latents.shape[1], np.int64), np.empty(latents.T.shape, np.int32)
         decoded = np.empty(latents.T.shape, np.float32)
         walk = self.predictor.walk(float(step_size(level)))
         expected = next(walk)
         for n, vector in enumerate(latents.T):
             scaled = ((vector - expected) / scale)[None]
-            total = search_costs(scaled, costs, fidelity * ERROR_BITS)[0] + class_bits[classes[n - 1] if n else -1]
+            total = search_costs(scaled, costs, error_bits)[0] + class_bits[classes[n - 1] if n else -1]
             classes[n] = total.argmin()
-            indices[n] = choose_indices(scaled, costs, classes[n : n + 1], fidelity * ERROR_BITS)[0]
+            indices[n] = choose_indices(scaled, costs, classes[n : n + 1], error_bits)[0]
+            indices[n] = shaped(scaled[0], indices[n], n)
             decoded[n] = expected + (indices[n] * scale).astype(np.float32)  # as in `dequantize`, to the last bit
             expected = walk.send(decoded[n])
         return Quantized(classes, indices, np.ascontiguousarray(decoded.T))

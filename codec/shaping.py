@@ -1,0 +1,84 @@
+"""Noise shaping: of a vector's rounding errors, those that add up where it is loud are moved to where it is quiet."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from .autoencoder import Autoencoder
+
+EXPONENT = 0.3  # of magnitudes: how much more an error counts where they are larger
+RANGE = 6.0  # nats below the loudest; what is quieter counts no less
+POOL = 2  # frames that are taken together
+CANDIDATES = 96  # indices of a vector that may change
+CHANGES = 64  # most of them that do; there are 4 to 16
+
+
+class NoiseShaper:
+    """Changes indices by one, where that lowers bits + error, if errors of log-mels count more where it is loud.
+
+    Each latent channel is a pattern over a patch's frames and bands, so that errors of many can cancel in some places
+    at the cost of others: the idea of Atal and Schroeder (Predictive coding of speech signals and subjective error
+    criteria, 1979), on a grid that is as fine everywhere. Greedy descent from the nearest grid points.
+
+    Args:
+        autoencoder: whose linear transform has the patterns.
+    """
+
+    def __init__(self, autoencoder: Autoencoder):
+        self.patch = autoencoder.patch
+        self._basis, self._mean = autoencoder.basis.numpy(), autoencoder.mean.numpy()
+
+    @cached_property
+    def patterns(self) -> np.ndarray:
+        """What each channel does to cells of POOL frames and a band, [C, cells]; about orthonormal."""
+        frames = self._basis.reshape(len(self._basis), self.patch // POOL, POOL, -1)
+        return np.ascontiguousarray((frames.sum(2) / POOL**0.5).reshape(len(self._basis), -1))
+
+    def weights(self, latents: np.ndarray) -> np.ndarray:
+        """How much more an error of each cell counts than others do on average, for latents [C, N]: [N, cells]."""
+        cells = latents.T @ self.patterns
+        cells += self._mean.reshape(self.patch // POOL, POOL, -1).sum(1).ravel() / POOL**0.5
+        level = (cells - cells.max()) / POOL**0.5  # nats
+        weights = np.exp(EXPONENT * level.clip(-RANGE))
+        return weights / weights.mean() - 1
+
+    def shape(
+        self, scaled: np.ndarray, indices: np.ndarray, costs: np.ndarray, weights: np.ndarray, error_bits: float
+    ) -> tuple[np.ndarray, float]:
+        """Indices [C] that are better than those given, and how many more bits they take.
+
+        Args:
+            scaled: [C] latents in steps.
+            indices: [C], the best for errors that count the same everywhere.
+            costs: [2 * limit + 1, C] bits of the symbols.
+            weights: [cells], of this vector.
+            error_bits: see `choose_indices`.
+        """
+        limit = len(costs) // 2
+
+        def bits(index: np.ndarray, channels: np.ndarray) -> np.ndarray:
+            return costs[np.clip(index, -limit, limit) + limit, channels]
+
+        error = scaled - indices
+        slope = error_bits * (error + self.patterns @ (weights * (error @ self.patterns)))
+        every, toward = np.arange(len(indices)), np.sign(slope).astype(np.int32)
+        change = bits(indices + toward, every) - bits(indices, every) - 2 * np.abs(slope)
+        some = np.argpartition(change, min(CANDIDATES, len(change)) - 1)[:CANDIDATES]
+        patterns = self.patterns[some]
+        metric = error_bits * ((patterns * weights) @ patterns.T + np.eye(len(some), dtype=np.float32))
+        own, slope, chosen = metric.diagonal(), slope[some], indices[some]
+        before = now = bits(chosen, some)
+        for _ in range(CHANGES):
+            gains = [bits(chosen + step, some) - now + own - 2 * step * slope for step in (-1, 1)]
+            step = 2 * int(gains[1].min() < gains[0].min()) - 1
+            place = int(gains[step > 0].argmin())
+            if gains[step > 0][place] >= 0:
+                break
+            chosen[place] += step
+            slope = slope - step * metric[place]
+            now = bits(chosen, some)
+        indices = indices.copy()
+        indices[some] = chosen
+        return indices, float((now - before).sum())
