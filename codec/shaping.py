@@ -13,6 +13,7 @@ RANGE = 6.0  # nats below the loudest; what is quieter counts no less
 POOL = 2  # frames that are taken together
 CANDIDATES = 96  # indices of a vector that may change
 CHANGES = 64  # most of them that do; there are 4 to 16
+STEPS = np.array([[-1], [0], [1]], np.int32)
 
 
 class NoiseShaper:
@@ -59,26 +60,30 @@ class NoiseShaper:
         limit = len(costs) // 2
 
         def bits(index: np.ndarray, channels: np.ndarray) -> np.ndarray:
-            return costs[np.clip(index, -limit, limit) + limit, channels]
+            return costs[np.minimum(np.maximum(index, -limit), limit) + limit, channels]
 
-        error = scaled - indices
+        error = (scaled - indices).astype(np.float32)
         slope = error_bits * (error + self.patterns @ (weights * (error @ self.patterns)))
         every, toward = np.arange(len(indices)), np.sign(slope).astype(np.int32)
         change = bits(indices + toward, every) - bits(indices, every) - 2 * np.abs(slope)
         some = np.argpartition(change, min(CANDIDATES, len(change)) - 1)[:CANDIDATES]
         patterns = self.patterns[some]
-        metric = error_bits * ((patterns * weights) @ patterns.T + np.eye(len(some), dtype=np.float32))
-        own, slope, chosen = metric.diagonal(), slope[some], indices[some]
-        before = now = bits(chosen, some)
+        metric = error_bits * ((patterns * weights) @ patterns.T)
+        own, chosen = metric.diagonal() + error_bits, indices[some]
+        # bits of a step down, none, or up, and error that a step down or up adds
+        near = bits(chosen + STEPS, some)
+        more = own - 2 * STEPS[::2] * slope[some]
+        before = near[1].sum()
         for _ in range(CHANGES):
-            gains = [bits(chosen + step, some) - now + own - 2 * step * slope for step in (-1, 1)]
-            step = 2 * int(gains[1].min() < gains[0].min()) - 1
-            place = int(gains[step > 0].argmin())
-            if gains[step > 0][place] >= 0:
+            gain = near[::2] - near[1] + more
+            way, place = divmod(int(gain.argmin()), len(some))
+            if gain[way, place] >= 0:
                 break
+            step = 2 * way - 1
             chosen[place] += step
-            slope = slope - step * metric[place]
-            now = bits(chosen, some)
+            near[:, place] = bits(chosen[place] + STEPS[:, 0], some[place])
+            more += 2 * step * STEPS[::2] * metric[place]
+            more[:, place] += 2 * step * STEPS[::2, 0] * error_bits
         indices = indices.copy()
         indices[some] = chosen
-        return indices, float((now - before).sum())
+        return indices, float(near[1].sum() - before)
