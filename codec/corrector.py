@@ -18,8 +18,8 @@ N_FFT = 512  # shorter than that of the log-mel: what is corrected is the course
 STRIDE = 2  # frames per step of the convolutions
 QUIET = 1e-4  # magnitudes below are as good as this; those of a normalised clip reach about 60
 MOST = 3.0  # nats that a magnitude is changed by, at most
-BACK = (0.4, 0.0)  # how far magnitudes of bins go back to what was asked for, time after time; 1: all the way
-RANGE = 20.0  # most that magnitudes are raised or lowered on the way back to what was asked for
+TIMES = 2  # that bands go back to what was asked for
+RANGE = 20.0  # most that they are raised or lowered then
 
 
 class Corrector(nn.Module):
@@ -28,8 +28,7 @@ class Corrector(nn.Module):
     Griffin-Lim finds phases for magnitudes that no waveform has exactly, and what it returns has neither the envelopes
     nor the valleys between harmonics that were asked for. Convolutions see its short-time spectrum, the course of its
     phases and the log-mel, and say for each value how much to raise and to turn it. That correction starts at zero.
-    Then magnitudes go back to those that were asked for, mel bands all the way, and bins within them a part of it:
-    levels of bands are what a file says, and their texture is what ViSQOL compares.
+    Then mel bands go back to those that were asked for: they are what a file says, and what ViSQOL compares.
 
     Args:
         mel: the front-end.
@@ -72,22 +71,17 @@ class Corrector(nn.Module):
             mel = self.mel.from_magnitudes(magnitudes / scale)
         gain, angle = self.correction(spectrum / scale, mel, step)
         corrected = waveform(spectrum * torch.polar(gain.exp(), angle), self.short)
-        for back in BACK:
-            corrected = self._back(corrected, magnitudes, scale, back)
+        for _ in range(TIMES):
+            corrected = self._back(corrected, magnitudes, scale)
         return corrected
 
-    def _back(self, wave: Tensor, magnitudes: Tensor, scale: Tensor, back: float) -> Tensor:
-        """The waveform [B, T * hop_length] with mel bands as in these magnitudes, and bins so far back to them."""
+    def _back(self, wave: Tensor, magnitudes: Tensor, scale: Tensor) -> Tensor:
+        """The waveform [B, T * hop_length] with mel bands about as in these magnitudes."""
         basis, shares = self.mel.array("basis", wave), self.mel.array("shares", wave)
-
-        def ratio(wanted: Tensor, found: Tensor, quiet: float) -> Tensor:
-            return (wanted.maximum(quiet * scale) / found.maximum(quiet * scale)).clamp(1 / RANGE, RANGE)
-
         spectrum = self.mel.spectrum(F.pad(wave, (self.mel.pad, self.mel.pad)))
-        found = spectrum.abs()
-        gain = ratio(magnitudes, found, QUIET) ** back
-        bands = ratio(basis @ magnitudes, basis @ (found * gain), math.exp(self.mel.floor + 1))
-        return waveform(spectrum * gain * (shares.T @ bands.log()).exp(), self.mel)
+        quiet = math.exp(self.mel.floor + 1) * scale
+        ratio = (basis @ magnitudes).maximum(quiet) / (basis @ spectrum.abs()).maximum(quiet)
+        return waveform(spectrum * (shares.T @ ratio.clamp(1 / RANGE, RANGE).log()).exp(), self.mel)
 
     def correction(self, spectrum: Tensor, mel: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
         """How much to raise (nats) and to turn (radians) each value of [B, bins, T]."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-LEAST_FIDELITY, SPREAD = 1.0, 0.6  # these fidelities make sizes grow evenly from one level to the next
+FIDELITY = (0.8, 1.0)  # from a level on, up to RISE[0] and from RISE[1] on
+RISE = (28, 42)
+SPREAD = 0.6  # how much more it is before the next level: sizes grow evenly
 UNUSED = 0.012  # octaves below the bitrate that are near enough
 ROUGHLY = 0.06  # the same where it is not yet the end of it
 RESOLUTION = 0.08  # levels
@@ -13,8 +15,8 @@ RESOLUTION = 0.08  # levels
 
 def setting(rate: float) -> tuple[int, float]:
     """Level and fidelity of a rate: the level, and between it and the next one a fidelity that grows."""
-    level = int(rate)
-    return level, LEAST_FIDELITY + SPREAD * (rate - level)
+    level, up = int(rate), min(max((rate - RISE[0]) / (RISE[1] - RISE[0]), 0), 1)
+    return level, (FIDELITY[0] + up * (FIDELITY[1] - FIDELITY[0])) * (1 + SPREAD * (rate - level))
 
 
 def octave(rate: float) -> float:
