@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from .autoencoder import Autoencoder
 
@@ -23,24 +25,27 @@ class NoiseShaper:
     at the cost of others: the idea of Atal and Schroeder (Predictive coding of speech signals and subjective error
     criteria, 1979), on a grid that is as fine everywhere. Greedy descent from the nearest grid points.
 
+    Products of matrices are torch's: numpy's threads and torch's would wait for each other.
+
     Args:
         autoencoder: whose linear transform has the patterns.
     """
 
     def __init__(self, autoencoder: Autoencoder):
         self.patch = autoencoder.patch
-        self._basis, self._mean = autoencoder.basis.numpy(), autoencoder.mean.numpy()
+        self._basis, self._mean = autoencoder.basis, autoencoder.mean
 
     @cached_property
-    def patterns(self) -> np.ndarray:
+    def patterns(self) -> Tensor:
         """What each channel does to cells of POOL frames and a band, [C, cells]; about orthonormal."""
-        frames = self._basis.reshape(len(self._basis), self.patch // POOL, POOL, -1)
-        return np.ascontiguousarray((frames.sum(2) / POOL**0.5).reshape(len(self._basis), -1))
+        with torch.inference_mode(False):  # kept
+            frames = self._basis.unflatten(1, (self.patch // POOL, POOL, -1))
+            return (frames.sum(2) / POOL**0.5).flatten(1)
 
     def weights(self, latents: np.ndarray) -> np.ndarray:
         """How much more an error of each cell counts than others do on average, for latents [C, N]: [N, cells]."""
-        cells = latents.T @ self.patterns
-        cells += self._mean.reshape(self.patch // POOL, POOL, -1).sum(1).ravel() / POOL**0.5
+        mean = self._mean.view(self.patch // POOL, POOL, -1).sum(1).flatten() / POOL**0.5
+        cells = torch.addmm(mean, torch.from_numpy(latents).T, self.patterns).numpy()
         level = (cells - cells.max()) / POOL**0.5  # nats
         weights = np.exp(EXPONENT * level.clip(-RANGE))
         return weights / weights.mean() - 1
@@ -62,13 +67,13 @@ class NoiseShaper:
         def bits(index: np.ndarray, channels: np.ndarray) -> np.ndarray:
             return costs[np.minimum(np.maximum(index, -limit), limit) + limit, channels]
 
-        error = (scaled - indices).astype(np.float32)
-        slope = error_bits * (error + self.patterns @ (weights * (error @ self.patterns)))
+        error, heard = torch.from_numpy((scaled - indices).astype(np.float32)), torch.from_numpy(weights)
+        slope = error_bits * torch.addmv(error, self.patterns, heard * (error @ self.patterns)).numpy()
         every, toward = np.arange(len(indices)), np.sign(slope).astype(np.int32)
         change = bits(indices + toward, every) - bits(indices, every) - 2 * np.abs(slope)
         some = np.argpartition(change, min(CANDIDATES, len(change)) - 1)[:CANDIDATES]
         patterns = self.patterns[some]
-        metric = error_bits * ((patterns * weights) @ patterns.T)
+        metric = error_bits * ((patterns * heard) @ patterns.T).numpy()
         own, chosen = metric.diagonal() + error_bits, indices[some]
         # bits of a step down, none, or up, and error that a step down or up adds
         near = bits(chosen + STEPS, some)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from aldm.codec.model import Model
-from aldm.codec.quantizer import ERROR_BITS
 from aldm.codec.shaping import POOL, NoiseShaper
 from conftest import DOMAINS, clip
 from hypothesis import given, settings
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 
 MODEL = Model.from_pretrained("klt")
 SHAPER = NoiseShaper(MODEL.autoencoder)
+PATTERNS = SHAPER.patterns.numpy()
 CHANNELS = MODEL.autoencoder.latent_channels
 
 
@@ -24,7 +24,7 @@ def test_indices_get_better(seed: int, error_bits: float, size: float) -> None:
     rng = np.random.default_rng(seed)
     scaled = (size * rng.laplace(size=CHANNELS) * np.linspace(1, 0.05, CHANNELS)).astype(np.float32)
     costs = (np.abs(np.arange(-7, 8))[:, None] * rng.uniform(0.2, 2, CHANNELS)).astype(np.float32)
-    weights = rng.exponential(size=SHAPER.patterns.shape[1]).astype(np.float32)
+    weights = rng.exponential(size=PATTERNS.shape[1]).astype(np.float32)
     weights = weights / weights.mean() - 1
     before = np.rint(scaled).astype(np.int32)
     after, more = SHAPER.shape(scaled, before, costs, weights, error_bits)
@@ -32,7 +32,7 @@ def test_indices_get_better(seed: int, error_bits: float, size: float) -> None:
     def cost(indices: np.ndarray) -> tuple[float, float]:
         error = scaled - indices
         bits = costs[np.clip(indices, -7, 7) + 7, np.arange(CHANNELS)].sum()
-        return bits, error_bits * (np.square(error).sum() + (weights * np.square(error @ SHAPER.patterns)).sum())
+        return bits, error_bits * (np.square(error).sum() + (weights * np.square(error @ PATTERNS)).sum())
 
     (bits, error), (bits_after, error_after) = cost(before), cost(after)
     assert more == pytest.approx(bits_after - bits, abs=1e-2)
@@ -59,7 +59,7 @@ def test_errors_go_where_it_is_quiet(domain: str) -> None:
     loudest, rest = zip(
         *(
             (e[loud].mean(), e[~loud].mean())
-            for e in (np.square((c.latents - latents).T @ shaper.patterns) for c in coded)
+            for e in (np.square((c.latents - latents).T @ shaper.patterns.numpy()) for c in coded)
         ),
         strict=True,
     )
