@@ -74,21 +74,26 @@ class NoiseShaper:
         some = np.argpartition(change, min(CANDIDATES, len(change)) - 1)[:CANDIDATES]
         patterns = self.patterns[some]
         metric = error_bits * ((patterns * heard) @ patterns.T).numpy()
-        own, chosen = metric.diagonal() + error_bits, indices[some]
-        # bits of a step down, none, or up, and error that a step down or up adds
+        chosen = indices[some]
         near = bits(chosen + STEPS, some)
-        more = own - 2 * STEPS[::2] * slope[some]
-        before = near[1].sum()
+        begin = near[1].sum()
+        # error, and bits, that a step down or up adds
+        more = metric.diagonal() + error_bits - 2 * STEPS[::2] * slope[some]
+        gain = near[::2] - near[1] + more
         for _ in range(CHANGES):
-            gain = near[::2] - near[1] + more
             way, place = divmod(int(gain.argmin()), len(some))
             if gain[way, place] >= 0:
                 break
             step = 2 * way - 1
             chosen[place] += step
             near[:, place] = bits(chosen[place] + STEPS[:, 0], some[place])
-            more += 2 * step * STEPS[::2] * metric[place]
-            more[:, place] += 2 * step * STEPS[::2, 0] * error_bits
+            change = 2 * step * metric[place]
+            change[place] += 2 * step * error_bits
+            more[0] -= change
+            more[1] += change
+            gain[0] -= change
+            gain[1] += change
+            gain[:, place] = near[::2, place] - near[1, place] + more[:, place]
         indices = indices.copy()
         indices[some] = chosen
-        return indices, float(near[1].sum() - before)
+        return indices, float(near[1].sum() - begin)
