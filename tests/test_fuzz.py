@@ -1,5 +1,6 @@
 """A short run of tests/fuzz.py; a long one is for a release."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,4 +19,6 @@ def test_the_fuzzer_finds_nothing_soon(tmp_path: Path) -> None:
         [sys.executable, HERE / "fuzz.py", *options, tmp_path, *seeds], cwd=tmp_path, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr[-3000:]
-    assert "Done 4000 runs" in result.stderr
+    done = re.search(r"Done (\d+) runs", result.stderr)  # libFuzzer may stop one run late
+    assert done
+    assert int(done[1]) >= 4000
