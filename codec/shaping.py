@@ -14,7 +14,7 @@ EXPONENT = 0.3  # of magnitudes: how much more an error counts where they are la
 RANGE = 6.0  # nats below the loudest; what is quieter counts no less
 POOL = 2  # frames that are taken together
 CANDIDATES = 96  # indices of a vector that may change
-CHANGES = 64  # most of them that do; there are 4 to 16
+CHANGES = 64  # most of them that do; there are 4 at .75 kbit/s, 30 at 6
 STEPS = np.array([[-1], [0], [1]], np.int32)
 
 
