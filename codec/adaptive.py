@@ -18,11 +18,14 @@ class AdaptiveCodebook(ScalarCodebook):
         bands: neighbouring frequencies of which these are made.
     """
 
+    slack = 0.0  # estimates are exact
+
     def __init__(self, channels: int, bands: int):
         self.gains = np.full((LEVELS, channels), COARSEST / step_size(0), np.float32)
         self.channels, self.bands = channels, bands
+        self.__post_init__()
 
-    def quantize(self, latents: np.ndarray, level: int, fidelity: float = 1.0) -> Quantized:
+    def quantize(self, latents: np.ndarray, level: int, fidelity: float = 1.0, ratio: float = 1.0) -> Quantized:
         """Rate-distortion optimised indices, without classes; see `ScalarCodebook.quantize`."""
         indices, _ = self._choose(latents, level, fidelity)
         return Quantized(np.empty(0, np.int64), indices, self.dequantize(indices, level))

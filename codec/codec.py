@@ -156,7 +156,7 @@ class Codec:
                 layers=plan.layer is not None,
             )
             start = header.pack() + extra
-            records = encoder.records(plan.packets, plan.level, plan.fidelity, plan.layer, gains=gains)
+            records = encoder.records(plan.packets, plan.level, plan.fidelity, plan.ratio, plan.layer, gains=gains)
             data = start + join_records(records, len(start) if index else None)
             excess = 0.0 if bitrate is None else len(data) / (bitrate * 125 * seconds)
             if excess <= 1 or plan.rate == 0:

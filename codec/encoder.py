@@ -16,10 +16,10 @@ from .analysis import Analysis, Analyzer, Spool
 from .diffusion import DDCM, Walk
 from .loudness import output_gains, raised
 from .quantizer import COARSEST, step_size
-from .rate import RESOLUTION, ROUGHLY, UNUSED, fit_rate, setting, slower
+from .rate import RESOLUTION, ROUGHLY, UNUSED, fit_rate, likely_rate, setting, slower
 
 RECORD = 8  # bytes around the body of a record of up to 16 kB, and one to spare
-SURE = 0.994  # of the budget: sizes are estimated .3 % low, give or take 1 %; what is too long has to be coded again
+SURE = 0.997  # of the budget: what is too long has to be coded again
 BATCH = 8  # packets times channels that a diffusion takes at once
 
 Gains = dict[int, tuple[int, ...]]  # of the channels of packets, by their numbers
@@ -30,7 +30,7 @@ class Plan(NamedTuple):
 
     Attributes:
         rate: 0 where nothing can be coarser.
-        level, fidelity: of the base layer; see `ScalarCodebook`.
+        level, fidelity, ratio: of the base layer; see `ScalarCodebook.quantize`.
         layer: setting of an enhancement layer.
     """
 
@@ -38,6 +38,7 @@ class Plan(NamedTuple):
     rate: float
     level: int
     fidelity: float
+    ratio: float
     layer: Layer | None
 
     def coarser(self, excess: float) -> Plan:
@@ -52,9 +53,16 @@ class Encoder(Analyzer):
 
     def fit_bitrate(
         self, budget: float, packets: Iterable[Analysis], guess: float | None = None, unused: float = UNUSED
-    ) -> float:
-        """The rate at which the records of the base layer take at most `budget` bytes, see `fit_rate`."""
-        return fit_rate(lambda *at: self.size(packets, *at), budget, self.model.codebook.levels - 1.0, guess, unused)
+    ) -> tuple[float, float]:
+        """The rate at which the records of the base layer take at most `budget` bytes, and the ratio, see `Plan`."""
+        codebook = self.model.codebook
+        slack = codebook.slack
+        if guess is None and slack:
+            vectors = sum(self.model.vectors_of(packet.hops) * len(packet.base) for packet in packets)
+            guess = likely_rate(8 * max(budget, 1) / max(vectors, 1))
+        most, finest = budget * 2 ** (slack / 2), codebook.levels - 1.0
+        rate, size = fit_rate(lambda *at: self.size(packets, *at), most, finest, guess, max(unused, slack))
+        return rate, budget / size if 2**-slack <= budget / size <= 2**slack else 1.0
 
     def size(self, packets: Iterable[Analysis], level: int, fidelity: float) -> float:
         """About how many bytes the records of the base layer take; level NO_BASE: what is left of them."""
@@ -75,12 +83,13 @@ class Encoder(Analyzer):
             level: of the base layer; None: what the budget, or half of it where there are both layers, allows.
             ddcm: setting of the enhancement layer; None: what meets the budget, in so many `steps`.
         """
+        self.model.codebook.forget()
         rate, layer, quality = 0.0, None, self.model.default_quality if level is None else level
         if layers == "ddcm":
             quality = container.NO_BASE
         else:
             if level is None:
-                rate = self.fit_bitrate(budget if layers == "base" else budget / 2, packets, unused=ROUGHLY)
+                rate, _ = self.fit_bitrate(budget if layers == "base" else budget / 2, packets, unused=ROUGHLY)
             packets = Spool(raised(self.model, packets, int(rate) if level is None else level, layers == "both"))
         if layers != "base":
             if quality == container.NO_BASE or level is not None:
@@ -91,11 +100,11 @@ class Encoder(Analyzer):
             layer = self.layer(ddcm, quality)
             budget -= self.layer_size(layer, packets)
         if level is not None or quality == container.NO_BASE:
-            return Plan(packets, 0.0, quality, 1.0, layer)
-        rate = self.fit_bitrate(SURE * budget, packets, rate)
+            return Plan(packets, 0.0, quality, 1.0, 1.0, layer)
+        rate, ratio = self.fit_bitrate(SURE * budget, packets, rate)
         if layers == "both" and self.model.denoiser is not None:
             rate = min(rate, self.model.denoiser.levels - RESOLUTION)
-        return Plan(packets, rate, *setting(rate), self.layer(ddcm, int(rate)) if ddcm else None)
+        return Plan(packets, rate, *setting(rate), ratio, self.layer(ddcm, int(rate)) if ddcm else None)
 
     def layer(self, ddcm: DDCM, level: int) -> Layer:
         """Parameters of an enhancement layer on a base layer of a level, or NO_BASE."""
@@ -122,7 +131,8 @@ class Encoder(Analyzer):
         self,
         packets: Iterable[Analysis],
         level: int,
-        fidelity: float,
+        fidelity: float = 1.0,
+        ratio: float = 1.0,
         layer: Layer | None = None,
         first: int = 0,
         own: bool = False,
@@ -132,6 +142,7 @@ class Encoder(Analyzer):
 
         Args:
             level: quality; NO_BASE: the enhancement layer is all that there is.
+            fidelity, ratio: see `ScalarCodebook.quantize`.
             layer: setting of an enhancement layer.
             own: packets say their quality themselves.
             gains: what they are at about this quality, if that is known; if not, they are put there.
@@ -139,10 +150,10 @@ class Encoder(Analyzer):
         group, most = list[Analysis](), max(BATCH, self.model.batch)
         for packet in packets:
             if group and (packet.hops != group[0].hops or len(group) * len(packet.gains) >= most):
-                yield from self._pack(group, first, level, fidelity, layer, own, gains)
+                yield from self._pack(group, first, level, fidelity, ratio, layer, own, gains)
                 first, group = first + len(group), []
             group.append(packet)
-        yield from self._pack(group, first, level, fidelity, layer, own, gains)
+        yield from self._pack(group, first, level, fidelity, ratio, layer, own, gains)
 
     def _pack(
         self,
@@ -150,6 +161,7 @@ class Encoder(Analyzer):
         first: int,
         level: int,
         fidelity: float,
+        ratio: float,
         layer: Layer | None,
         own: bool,
         known: Gains | None,
@@ -159,7 +171,7 @@ class Encoder(Analyzer):
         step = float(step_size(level)) if based else COARSEST
         streams, latents = list[list[tuple[np.ndarray, np.ndarray]]](), list[Tensor]()
         for packet in packets:
-            found = [model.codebook.quantize(z, level, fidelity) for z in packet.base] if based else []
+            found = [model.codebook.quantize(z, level, fidelity, ratio) for z in packet.base] if based else []
             streams.append([(classes, indices) for classes, indices, _ in found])
             latents.append(torch.from_numpy(np.stack([z for *_, z in found])) if found else torch.empty(0))
         layers: Sequence[bytes | None] = [None] * len(packets)

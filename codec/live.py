@@ -10,7 +10,7 @@ from ..format import container
 from ..format.container import Header
 from .analysis import Analysis
 from .audio import AudioError, Resampler, check_samples
-from .encoder import Encoder, Gains
+from .encoder import SURE, Encoder, Gains
 from .framing import Window
 from .loudness import raised
 from .rate import ROUGHLY, setting, slower
@@ -93,7 +93,7 @@ class LiveEncoder:
             [packet] = self._encoder.analyze_windows([window])
             if self._quality is not None:
                 packets = raised(self._encoder.model, [packet], self._quality)
-                data += b"".join(self._encoder.records(packets, self._quality, 1.0, first=self._packets))
+                data += b"".join(self._encoder.records(packets, self._quality, first=self._packets))
             else:
                 data += self._fit(packet)
             self._packets += 1
@@ -105,12 +105,13 @@ class LiveEncoder:
         assert self._bitrate is not None
         a_second = self._bitrate * 125
         budget = a_second * packet.hops / container.HOPS_PER_SECOND
-        rate = self._encoder.fit_bitrate(budget + self._saved - 1, [packet], unused=ROUGHLY)
+        rate, _ = self._encoder.fit_bitrate(budget + self._saved - 1, [packet], unused=ROUGHLY)
         [packet] = raised(self._encoder.model, [packet], int(rate))
-        rate = self._encoder.fit_bitrate(budget + self._saved - 1, [packet], rate)
+        rate, ratio = self._encoder.fit_bitrate(SURE * (budget + self._saved) - 1, [packet], rate)
         gains: Gains = {}
         while True:
-            found = self._encoder.records([packet], *setting(rate), first=self._packets, own=True, gains=gains)
+            quality = (*setting(rate), ratio)
+            found = self._encoder.records([packet], *quality, first=self._packets, own=True, gains=gains)
             record = b"".join(found)
             if len(record) <= budget + self._saved or rate == 0:
                 break

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..format.entropy import Tables, decode_indices, encode_indices
 
 if TYPE_CHECKING:
     from .predictor import Predictor
     from .shaping import NoiseShaper
+
+Bits = Callable[..., np.ndarray]  # of indices, and which channels they are
 
 LEVELS = 48
 TRAINED_LEVELS = 40  # the finer ones take what the network learned for the last of these
@@ -21,7 +26,9 @@ COARSEST = 14.0  # step of level 0, in units of the latents; 8 levels halve it
 # falls by a factor of four with every bit, so d bits / d (error / step^2) = 6 / ln 2.
 ERROR_BITS = 6 / np.log(2)
 CHUNK = 64  # vectors that the search takes at once
-PATIENCE = 16.0  # bits that noise shaping is ahead by, which halve what an error counts there
+PATIENCE = 16.0  # bits, and a third of a vector: so much more than was estimated halves what an error counts
+STIFF = 6.0  # octaves more that an error has to count for an octave more of bits, about
+LEAD = 0.1  # octaves less, for what noise shaping takes, about
 DEAD_ZONE = 0.2  # how much further from zero than 1/2 an index begins, where no tables say what it costs
 
 
@@ -30,61 +37,64 @@ def step_size(level: Any) -> Any:
     return COARSEST * 2 ** (-level / 8)
 
 
-def search_costs(scaled: np.ndarray, costs: np.ndarray, error_bits: float = ERROR_BITS) -> np.ndarray:
-    """What each vector costs in bits and error when its indices are chosen best for each class.
+class ClassCosts(NamedTuple):
+    """What symbols take in every class; all classes side by side, where memory is read at once.
 
-    Args:
-        scaled: [N, C] latents in steps.
-        costs: [2 * limit + 1, C, classes] bits of the symbols; all classes side by side, where memory is read at once.
-    Returns:
-        [N, classes] bits + error_bits * squared error.
+    Attributes:
+        zeros: [classes] bits of a vector of zeros.
+        symbols: [2 * limit + 1, C, classes] bits more than a zero takes.
+        transitions: [classes + 1, classes] bits of a class after the vector's before; the last row is for the first.
     """
-    symbols, channels, classes = costs.shape
-    limit = symbols // 2
-    table, zero = costs.reshape(-1, classes), costs[limit]
-    total = np.empty((len(scaled), classes), np.float32)
-    for start in range(0, len(scaled), CHUNK):
-        part = scaled[start : start + CHUNK]
-        near = np.clip(np.rint(part), -limit, limit)
-        rows, columns = np.nonzero(near)
-        x, n = part[rows, columns], near[rows, columns]
 
-        def cost(index: np.ndarray, x: np.ndarray = x, columns: np.ndarray = columns) -> np.ndarray:
-            error = (error_bits * (x - index) ** 2).astype(np.float32)
-            return table.take((index.astype(np.int64) + limit) * channels + columns, 0) + error[:, None]
+    zeros: Tensor
+    symbols: Tensor
+    transitions: np.ndarray
 
-        best = np.minimum(cost(n), cost(n - np.sign(n))) - zero.take(columns, 0)
-        sums = np.zeros((len(rows) + 1, classes))
-        np.cumsum(best, 0, out=sums[1:])
-        ends = np.searchsorted(rows, np.arange(len(part) + 1))
-        total[start : start + CHUNK] = sums[ends[1:]] - sums[ends[:-1]]
-        total[start : start + CHUNK] += error_bits * (part**2 * (near == 0)).sum(1, keepdims=True)
-    return total + zero.sum(0)
+    @classmethod
+    def of(cls, costs: np.ndarray, counts: np.ndarray) -> ClassCosts:
+        """From costs [classes, C, 2 * limit + 1] and frequencies of transitions."""
+        table = torch.from_numpy(np.ascontiguousarray(costs.T))
+        zeros = table[len(table) // 2].clone()
+        return cls(zeros.sum(0), table.sub_(zeros), -np.log2(counts / counts.sum(1, keepdims=True)))
+
+    def search(self, scaled: np.ndarray, error_bits: float = ERROR_BITS) -> np.ndarray:
+        """What vectors cost in bits and error when their indices are chosen best for each class.
+
+        Args:
+            scaled: [N, C] latents in steps.
+        Returns:
+            [N, classes] bits + error_bits * squared error, but for a number that is the same for all classes.
+        """
+        symbols, channels, classes = self.symbols.shape
+        table, limit = self.symbols.view(-1, classes), symbols // 2
+        total = self.zeros.repeat(len(scaled), 1)
+        for start in range(0, len(scaled), CHUNK):
+            part = torch.from_numpy(scaled[start : start + CHUNK])
+            near = part.round().clamp_(-limit, limit)
+            rows, columns = near.nonzero(as_tuple=True)
+            near, inward = near[rows, columns], near[rows, columns].sign()
+            farther = error_bits * (1 + 2 * inward * (part[rows, columns] - near))
+            symbol = (near.long() + limit) * channels + columns
+            best = table.index_select(0, symbol)
+            symbol -= inward.long() * channels
+            torch.minimum(best, table.index_select(0, symbol).add_(farther[:, None]), out=best)
+            total[start : start + CHUNK].index_add_(0, rows, best)
+        return total.numpy()
 
 
-def choose_indices(
-    scaled: np.ndarray, costs: np.ndarray, classes: np.ndarray, error_bits: float = ERROR_BITS
-) -> np.ndarray:
+def choose_indices(scaled: np.ndarray, bits: Bits, error_bits: float = ERROR_BITS) -> np.ndarray:
     """Of the nearest index and the next one towards zero, the better in bits + error_bits * squared error.
 
     Args:
-        scaled: [N, C] latents in steps.
-        costs: [2 * limit + 1, C, classes] bits of the symbols.
-        classes: [N].
+        scaled: [..., C] latents in steps.
+        bits: what indices [..., C] take.
     Returns:
-        [N, C] int32.
+        [..., C] int32.
     """
-    limit = len(costs) // 2
-    chosen = np.rint(scaled).astype(np.int32)
-    rows, columns = np.nonzero(chosen)
-    x, near = scaled[rows, columns], chosen[rows, columns]
+    near = np.rint(scaled).astype(np.int32)
     inward = near - np.sign(near)
-
-    def cost(index: np.ndarray) -> np.ndarray:
-        return costs[np.clip(index, -limit, limit) + limit, columns, classes[rows]] + error_bits * (x - index) ** 2
-
-    chosen[rows, columns] = np.where(cost(inward) < cost(near), inward, near)
-    return chosen
+    farther = error_bits * (np.square(scaled - inward) - np.square(scaled - near))
+    return np.where(bits(inward) + farther < bits(near), inward, near)
 
 
 def dead_zone(scaled: Any) -> Any:
@@ -121,6 +131,16 @@ class ScalarCodebook:
     tables: Tables
     predictor: Predictor | None = None
     shaper: NoiseShaper | None = None
+    slack: ClassVar[float] = 0.07  # octaves that sizes may be asked to differ by from estimates
+
+    def __post_init__(self) -> None:
+        # a search for a bitrate comes back to the same packets and levels
+        self._class_costs = functools.lru_cache(2)(self._class_costs)  # type: ignore[method-assign]
+        self._expected_of = functools.lru_cache(16)(self._expected_of)  # type: ignore[method-assign]
+
+    def forget(self) -> None:
+        """Drop what was kept of latents that will not come again."""
+        self._expected_of.cache_clear()  # type: ignore[attr-defined]
 
     @property
     def levels(self) -> int:
@@ -131,90 +151,100 @@ class ScalarCodebook:
         """Step of every channel [C]."""
         return step_size(level) * self.gains[level]
 
-    def quantize(self, latents: np.ndarray, level: int, fidelity: float = 1.0) -> Quantized:
+    def quantize(self, latents: np.ndarray, level: int, fidelity: float = 1.0, ratio: float = 1.0) -> Quantized:
         """Rate-distortion optimised indices.
+
+        Vector by vector, an error counts more or less, so that they take as many bits as is asked for.
 
         Args:
             latents: [C, N] float32.
             fidelity: weight of the error against the bits; below 1 it saves a few per cent of bits.
+            ratio: how many times the bits that `estimate` says they shall take; within `slack` octaves of 1.
         """
         scale, error_bits = self.steps(level), fidelity * ERROR_BITS
-        costs, class_bits = self._costs(level)
+        classes, draft = self._choose_all(self._scaled(latents, level), level, fidelity)
+        wanted = ratio * self._bits(level, classes)(draft).sum(1)
         weights = None if self.shaper is None else self.shaper.weights(latents)
-        excess = 0.0
-
-        def shaped(scaled: np.ndarray, indices: np.ndarray, n: int) -> np.ndarray:
-            """Bits that this adds to vectors are saved in the next ones."""
-            nonlocal excess
-            if self.shaper is None or weights is None:
-                return indices
-            table, count = costs[:, :, classes[n]], error_bits * 2 ** -min(max(excess / PATIENCE, -1), 2)
-            indices, more = self.shaper.shape(scaled, indices, table, weights[n], count)
-            excess += more
-            return indices
-
-        if self.predictor is None:
-            everything = (latents.T / scale).astype(np.float32)
-            classes, indices = self._choose_all(everything, level, fidelity)
-            indices = np.stack([shaped(*both, n) for n, both in enumerate(zip(everything, indices, strict=True))])
-            return Quantized(classes, indices, self.dequantize(indices, level))
-        classes, indices = np.empty(latents.shape[1], np.int64), np.empty(latents.T.shape, np.int32)
-        decoded = np.empty(latents.T.shape, np.float32)
-        walk = self.predictor.walk(float(step_size(level)))
+        indices, decoded = np.empty(latents.T.shape, np.int32), np.empty(latents.T.shape, np.float32)
+        walk, excess = self._walk(level), 0.0
         expected = next(walk)
         for n, vector in enumerate(latents.T):
-            scaled = ((vector - expected) / scale)[None]
-            total = search_costs(scaled, costs, error_bits)[0] + class_bits[classes[n - 1] if n else -1]
-            classes[n] = total.argmin()
-            indices[n] = choose_indices(scaled, costs, classes[n : n + 1], error_bits)[0]
-            indices[n] = shaped(scaled[0], indices[n], n)
+            scaled, bits = ((vector - expected) / scale).astype(np.float32), self._bits(level, classes[n])
+            lower = LEAD - STIFF * np.log2(ratio) + excess / (PATIENCE + wanted[n] / 3)
+            count = error_bits * 2 ** -min(max(lower, -1), 1)
+            indices[n] = choose_indices(scaled, bits, count)
+            if self.shaper is not None and weights is not None:
+                indices[n] = self.shaper.shape(scaled, indices[n], bits, weights[n], count)
+            excess += bits(indices[n]).sum() - wanted[n]
             decoded[n] = expected + (indices[n] * scale).astype(np.float32)  # as in `dequantize`, to the last bit
             expected = walk.send(decoded[n])
         return Quantized(classes, indices, np.ascontiguousarray(decoded.T))
 
     def estimate(self, latents: np.ndarray, level: int, fidelity: float = 1.0) -> float:
         """About how many bits `quantize` will need, in less time: expectations from latents as they will about be."""
-        scaled = ((latents - self._expected(latents, level)).T / self.steps(level)).astype(np.float32)
-        return self.bits(*self._choose_all(scaled, level, fidelity), level)
+        return self.bits(*self._choose_all(self._scaled(latents, level), level, fidelity), level)
 
     def approximate(self, latents: np.ndarray, level: int) -> np.ndarray:
         """Latents [C, N] about as they come out of a file, in less time than `decoded` takes."""
         expected, scale = self._expected(latents, level), self.steps(level)[:, None]
         return (expected + dead_zone(torch.from_numpy((latents - expected) / scale)).numpy() * scale).astype(np.float32)
 
-    @torch.inference_mode()
+    def _scaled(self, latents: np.ndarray, level: int) -> np.ndarray:
+        """About what is quantised of latents [C, N], in steps: [N, C]."""
+        return ((latents - self._expected(latents, level)).T / self.steps(level)).astype(np.float32)
+
+    def _walk(self, level: int) -> Generator[Any, np.ndarray, None]:
+        """What is expected of the vectors, see `Predictor.walk`."""
+        if self.predictor is not None:
+            yield from self.predictor.walk(float(step_size(level)))
+        while True:
+            yield np.float32(0)
+
     def _expected(self, latents: np.ndarray, level: int) -> np.ndarray:
         """About what the predictor will expect of each of the latents [C, N]."""
-        if self.predictor is None:
-            return np.zeros_like(latents)
-        scale, vectors = torch.from_numpy(self.steps(level)), torch.from_numpy(latents.T)
+        return self._expected_of(latents.astype(np.float32).tobytes(), level) if self.predictor else 0 * latents
+
+    @torch.inference_mode()
+    def _expected_of(self, latents: bytes, level: int) -> np.ndarray:
+        assert self.predictor is not None
+        scale = torch.from_numpy(self.steps(level))
+        vectors = torch.frombuffer(bytearray(latents), dtype=torch.float32).view(len(scale), -1).T
         expected, step = torch.zeros(1), torch.tensor([float(step_size(level))])
         for _ in range(2):
             decoded = expected + dead_zone((vectors - expected) / scale) * scale
             expected = self.predictor.expect(decoded[None], step)[0]
         return expected.numpy().T
 
-    def _costs(self, level: int) -> tuple[np.ndarray, np.ndarray]:
-        """Bits of symbols [2 * limit + 1, C, classes], and of classes after others [classes + 1, classes]."""
-        tables, counts = self.tables, self.tables.transitions[level]
-        return tables.costs.T.take(tables.choice[level].T, 1), -np.log2(counts / counts.sum(1, keepdims=True))
+    def _class_costs(self, level: int) -> ClassCosts:
+        return ClassCosts.of(self.tables.costs[self.tables.choice[level]], self.tables.transitions[level])
 
     def _choose_all(self, scaled: np.ndarray, level: int, fidelity: float) -> tuple[np.ndarray, np.ndarray]:
         """Classes and indices of vectors [N, C] in steps, of which none depends on the indices of others."""
-        costs, class_bits = self._costs(level)
-        vector_costs = search_costs(scaled, costs, fidelity * ERROR_BITS)
+        costs = self._class_costs(level)
+        vector_costs = costs.search(scaled, fidelity * ERROR_BITS)
         # the best path through the classes (Viterbi)
-        path = vector_costs[0] + class_bits[-1]
+        path = vector_costs[0] + costs.transitions[-1]
         back = np.zeros((len(scaled), len(path)), np.int64)
         for n in range(1, len(scaled)):
-            steps = path[:, None] + class_bits[:-1]
+            steps = path[:, None] + costs.transitions[:-1]
             back[n] = steps.argmin(0)
             path = steps.min(0) + vector_costs[n]
         classes = np.empty(len(scaled), np.int64)
         classes[-1] = path.argmin()
         for n in range(len(scaled) - 1, 0, -1):
             classes[n - 1] = back[n, classes[n]]
-        return classes, choose_indices(scaled, costs, classes, fidelity * ERROR_BITS)
+        return classes, choose_indices(scaled, self._bits(level, classes), fidelity * ERROR_BITS)
+
+    def _bits(self, level: int, classes: np.ndarray) -> Bits:
+        """Bits of indices [..., C] of vectors of these classes [...], or of some of their channels."""
+        tables, costs = self.tables, self.tables.costs.ravel()
+        first = tables.choice[level][classes].astype(np.int64) * (2 * tables.limit + 1) + tables.limit
+
+        def bits(indices: np.ndarray, channels: Any = slice(None)) -> np.ndarray:
+            clipped = np.minimum(np.maximum(indices, -tables.limit), tables.limit)
+            return costs.take(first[..., channels] + clipped)
+
+        return bits
 
     def bits(self, classes: np.ndarray, indices: np.ndarray, level: int) -> float:
         """Bits of indices under the tables; what an escape adds is estimated."""
@@ -235,14 +265,13 @@ class ScalarCodebook:
 
     def dequantize(self, indices: np.ndarray, level: int) -> np.ndarray:
         """Indices [N, C] -> latents [C, N] float32."""
-        differences = (indices * self.steps(level)).astype(np.float32)
-        if self.predictor is not None:
-            walk = self.predictor.walk(float(step_size(level)))
-            expected = next(walk)
-            for vector in differences:
-                vector += expected
-                expected = walk.send(vector)
-        return np.ascontiguousarray(differences.T)
+        vectors = (indices * self.steps(level)).astype(np.float32)
+        walk = self._walk(level)
+        expected = next(walk)
+        for vector in vectors:
+            vector += expected
+            expected = walk.send(vector)
+        return np.ascontiguousarray(vectors.T)
 
     def pack(self, streams: list[tuple[np.ndarray, np.ndarray]], level: int) -> bytes:
         """Entropy-coded classes and indices of the channels of a packet."""

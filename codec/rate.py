@@ -24,6 +24,11 @@ def octave(rate: float) -> float:
     return max(6.0, rate / 4)
 
 
+def likely_rate(bits: float) -> float:
+    """Where to begin to look, for so many bits a vector of sound as it mostly is, in a model's 640 channels."""
+    return 44 + 6.4 * math.log2(bits / 960)
+
+
 def slower(rate: float, excess: float) -> float:
     """A rate whose files are about that many times shorter, or the coarsest, 0."""
     return max(0.0, rate - octave(rate) * math.log2(excess) - RESOLUTION / 2)
@@ -35,8 +40,8 @@ def fit_rate(
     finest: float,
     guess: float | None = None,
     unused: float = UNUSED,
-) -> float:
-    """About the finest rate (see `setting`) with at most `budget` bytes, or the coarsest, 0.
+) -> tuple[float, float]:
+    """About the finest rate (see `setting`) with at most `budget` bytes, or the coarsest, 0; and its bytes, if known.
 
     By the logarithm of the size: secants until there is one too large and one too small, then false position, where an
     end that stays weighs half the next time (Illinois).
@@ -49,12 +54,13 @@ def fit_rate(
     """
     low, high = 0.0, finest
     at_low = at_high = math.inf  # log2 of size less what is wanted
-    rate, below = high / 2 if guess is None else guess, None
-    before = None
+    rate, below = high / 2 if guess is None else min(max(guess, low), high), None
+    before, sizes = None, dict[float, float]()
     while True:
-        excess = math.log2(size(*setting(rate)) / max(budget, 1))
+        sizes[rate] = size(*setting(rate))
+        excess = math.log2(sizes[rate] / max(budget, 1))
         if -unused < excess <= 0 or (rate == high and excess <= 0):
-            return rate
+            return rate, sizes[rate]
         again, below = below == (excess <= 0), excess <= 0
         excess += unused / 2
         if below:
@@ -62,7 +68,7 @@ def fit_rate(
         else:
             high, at_high, at_low = rate, excess, at_low / 2 if again else at_low
         if high - low < RESOLUTION:
-            return low
+            return low, sizes.get(low, math.inf)
         if math.isinf(at_low + at_high):
             slope = octave(rate)
             if before and excess != before[1]:

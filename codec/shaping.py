@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from .autoencoder import Autoencoder
+from .quantizer import Bits
 
 EXPONENT = 0.3  # of magnitudes: how much more an error counts where they are larger
 RANGE = 6.0  # nats below the loudest; what is quieter counts no less
 POOL = 2  # frames that are taken together
-CANDIDATES = 96  # indices of a vector that may change
-CHANGES = 64  # most of them that do; there are 4 at .75 kbit/s, 30 at 6
-STEPS = np.array([[-1], [0], [1]], np.int32)
+CANDIDATES = 32  # indices of a vector that may change
+LEAST = 1.0  # bits + error that a change has to gain: smaller gains are lost where the next vectors are predicted
+CHANGES = 64  # most that there are
+REACH = 3  # most that one changes by
 
 
 class NoiseShaper:
@@ -51,49 +53,46 @@ class NoiseShaper:
         return weights / weights.mean() - 1
 
     def shape(
-        self, scaled: np.ndarray, indices: np.ndarray, costs: np.ndarray, weights: np.ndarray, error_bits: float
-    ) -> tuple[np.ndarray, float]:
-        """Indices [C] that are better than those given, and how many more bits they take.
+        self, scaled: np.ndarray, indices: np.ndarray, bits: Bits, weights: np.ndarray, error_bits: float
+    ) -> np.ndarray:
+        """Indices [C] that are better than those given.
 
         Args:
             scaled: [C] latents in steps.
             indices: [C], the best for errors that count the same everywhere.
-            costs: [2 * limit + 1, C] bits of the symbols.
+            bits: what indices take, of some channels.
             weights: [cells], of this vector.
             error_bits: see `choose_indices`.
         """
-        limit = len(costs) // 2
-
-        def bits(index: np.ndarray, channels: np.ndarray) -> np.ndarray:
-            return costs[np.minimum(np.maximum(index, -limit), limit) + limit, channels]
-
         error, heard = torch.from_numpy((scaled - indices).astype(np.float32)), torch.from_numpy(weights)
         slope = error_bits * torch.addmv(error, self.patterns, heard * (error @ self.patterns)).numpy()
-        every, toward = np.arange(len(indices)), np.sign(slope).astype(np.int32)
-        change = bits(indices + toward, every) - bits(indices, every) - 2 * np.abs(slope)
+        toward = np.sign(slope).astype(np.int32)
+        change = bits(indices + toward) - bits(indices) - 2 * np.abs(slope)
         some = np.argpartition(change, min(CANDIDATES, len(change)) - 1)[:CANDIDATES]
         patterns = self.patterns[some]
-        metric = error_bits * ((patterns * heard) @ patterns.T).numpy()
-        chosen = indices[some]
-        near = bits(chosen + STEPS, some)
-        begin = near[1].sum()
-        # error, and bits, that a step down or up adds
-        more = metric.diagonal() + error_bits - 2 * STEPS[::2] * slope[some]
-        gain = near[::2] - near[1] + more
+        metric = 2 * error_bits * ((patterns * heard) @ patterns.T).numpy()
+        metric.ravel()[:: len(some) + 1] += 2 * error_bits
+        slope = 2 * slope[some]
+        reach = bits(indices[some] + np.arange(-REACH, REACH + 1)[:, None], some)  # bits of what is near
+        place = np.full(len(some), REACH)
+        around = metric.diagonal() / 2  # what error a step adds, either way
+        taken = np.stack([reach[REACH - 1] - reach[REACH], reach[REACH + 1] - reach[REACH]]) + around
+        gain = np.empty_like(taken)
         for _ in range(CHANGES):
-            way, place = divmod(int(gain.argmin()), len(some))
-            if gain[way, place] >= 0:
+            np.add(taken[0], slope, out=gain[0])
+            np.subtract(taken[1], slope, out=gain[1])
+            up, which = divmod(int(gain.argmin()), len(some))
+            if gain[up, which] >= -LEAST:
                 break
-            step = 2 * way - 1
-            chosen[place] += step
-            near[:, place] = bits(chosen[place] + STEPS[:, 0], some[place])
-            change = 2 * step * metric[place]
-            change[place] += 2 * step * error_bits
-            more[0] -= change
-            more[1] += change
-            gain[0] -= change
-            gain[1] += change
-            gain[:, place] = near[::2, place] - near[1, place] + more[:, place]
+            if up:
+                place[which] += 1
+                slope -= metric[which]
+            else:
+                place[which] -= 1
+                slope += metric[which]
+            at, column = place[which], reach[:, which]
+            taken[0, which] = column[at - 1] - column[at] + around[which] if at else np.inf
+            taken[1, which] = column[at + 1] - column[at] + around[which] if at < 2 * REACH else np.inf
         indices = indices.copy()
-        indices[some] = chosen
-        return indices, float(near[1].sum() - begin)
+        indices[some] += (place - REACH).astype(np.int32)
+        return indices

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...format.entropy import Tables
 from ..predictor import Predictor
-from ..quantizer import ScalarCodebook, choose_indices, search_costs, step_size
+from ..quantizer import ClassCosts, ScalarCodebook, choose_indices, step_size
 from .predictor import residuals
 
 TOTAL = 1 << 16  # counts of a table add up to about this
@@ -85,6 +85,7 @@ def fit_tables(
     joined = np.concatenate([z.T for z in latents]).astype(np.float32)
     starts = np.cumsum([0] + [z.shape[1] for z in latents[:-1]])
     levels, channels = gains.shape
+    every = np.arange(channels)
     histograms = np.zeros((levels, classes, channels, 2 * limit + 1), np.float32)
     transitions = np.zeros((levels, classes + 1, classes), np.int32)
     given: np.ndarray | None = None
@@ -102,10 +103,14 @@ def fit_tables(
             rounds = 3
         for _ in range(rounds):
             counts = _smooth(_count(indices, given, classes, limit))
-            costs = np.ascontiguousarray(_costs(counts).T)
-            share = (np.bincount(given, minlength=classes) + 1) / len(given)
-            given = (search_costs(scaled, costs) - np.log2(share)).argmin(1)
-            indices = choose_indices(scaled, costs, given)
+            costs = _costs(counts)
+            of_classes = ClassCosts.of(costs, np.bincount(given, minlength=classes)[None] + 1)
+            given = (of_classes.search(scaled) + of_classes.transitions).argmin(1)
+
+            def bits(at: np.ndarray, costs: np.ndarray = costs, given: np.ndarray = given) -> np.ndarray:
+                return costs[given[:, None], every, np.clip(at, -limit, limit) + limit]
+
+            indices = choose_indices(scaled, bits)
         histograms[level] = _smooth(_count(indices, given, classes, limit))
         first = np.zeros(len(given), bool)
         first[starts] = True
@@ -114,10 +119,8 @@ def fit_tables(
         np.add.at(pairs, (np.full(len(starts), classes), given[starts]), 1)
         share = (np.bincount(given, minlength=classes) + 0.5) / len(given)
         transitions[level] = _integer(pairs + 8 * share)
-        bits = (
-            _costs(histograms[level])[given[:, None], np.arange(channels), np.clip(indices, -limit, limit) + limit]
-        ).sum()
-        progress(f"tables of level {level}: {bits / len(given):.1f} bits per vector")
+        total = bits(indices, _costs(histograms[level])).sum()
+        progress(f"tables of level {level}: {total / len(given):.1f} bits per vector")
     bank, choice = _cluster(histograms.reshape(-1, 2 * limit + 1), tables)
     choice = choice.reshape(levels, classes, channels).astype(np.uint8 if tables <= 256 else np.uint16)
     return ScalarCodebook(gains.astype(np.float32), Tables(bank, choice, transitions), predictor)
