@@ -1,6 +1,7 @@
 """Real clips, and the embedded models, loaded once."""
 
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,12 @@ def aldm(*args: object, stdin: bytes | None = None, **options: object) -> subpro
     """Run the command as a user does, in a process of its own."""
     command = [sys.executable, "-m", "aldm.cli", *map(str, args)]
     return subprocess.run(command, input=stdin, capture_output=True, timeout=400, **options)  # type: ignore[call-overload]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Commands that tests start take Ctrl-C, even if this process ignores it, as a shell's background jobs do."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
