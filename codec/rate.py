@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-FIDELITY = (0.8, 1.0)  # from a level on, up to RISE[0] and from RISE[1] on
+FIDELITY = (0.8, 1.2)  # from a level on, up to RISE[0] and from RISE[1] on
 RISE = (28, 42)
 SPREAD = 0.6  # how much more it is before the next level: sizes grow evenly
 UNUSED = 0.012  # octaves below the bitrate that are near enough

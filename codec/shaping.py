@@ -11,11 +11,11 @@ from torch import Tensor
 from .autoencoder import Autoencoder
 from .quantizer import Bits
 
-EXPONENT = 0.3  # of magnitudes: how much more an error counts where they are larger
+EXPONENT = 0.4  # of magnitudes: how much more an error counts where they are larger
 RANGE = 6.0  # nats below the loudest; what is quieter counts no less
 POOL = 2  # frames that are taken together
-CANDIDATES = 32  # indices of a vector that may change
-LEAST = 1.0  # bits + error that a change has to gain: smaller gains are lost where the next vectors are predicted
+CANDIDATES = 48  # indices of a vector that may change
+LEAST = 0.5  # bits + error that a change has to gain: smaller gains are lost where the next vectors are predicted
 CHANGES = 64  # most that there are
 REACH = 3  # most that one changes by
 
