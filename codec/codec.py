@@ -161,7 +161,7 @@ class Codec:
             excess = 0.0 if bitrate is None else len(data) / (bitrate * 125 * seconds)
             if excess <= 1 or plan.rate == 0:
                 return data
-            plan = plan.coarser(excess)  # what was an estimate was a little too low
+            plan = plan.coarser(excess, self.model.codebook.slack)  # what was an estimate was a little too low
 
     def stream(
         self,

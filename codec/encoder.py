@@ -41,8 +41,10 @@ class Plan(NamedTuple):
     ratio: float
     layer: Layer | None
 
-    def coarser(self, excess: float) -> Plan:
-        """One for files that are about that many times shorter."""
+    def coarser(self, excess: float, slack: float) -> Plan:
+        """One for files that are about that many times shorter; `slack` as of the codebook."""
+        if excess < 2 ** (slack / 2):
+            return self._replace(ratio=SURE * self.ratio / excess)
         rate = slower(self.rate, excess)
         level, fidelity = setting(rate)
         return self._replace(rate=rate, level=level, fidelity=fidelity)

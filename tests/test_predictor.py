@@ -59,7 +59,7 @@ def test_prediction_saves_bits_where_sound_is_steady(codec: Codec) -> None:
 def test_sizes_are_what_is_asked_for(codec: Codec, music: np.ndarray, quality: int, ratio: float) -> None:
     codebook = codec.model.codebook
     bits = codebook.bits(*codebook.quantize(music, quality, 0.8, ratio)[:2], quality)
-    assert bits == pytest.approx(ratio * codebook.estimate(music, quality, 0.8), rel=0.006)
+    assert bits == pytest.approx(ratio * codebook.estimate(music, quality, 0.8), rel=0.012)
 
 
 def test_only_vectors_before_count(codec: Codec, music: np.ndarray) -> None:
