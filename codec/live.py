@@ -58,8 +58,9 @@ class LiveEncoder:
             model=model.fingerprint[:4],
         )
         self._pending = header.pack() + preamble  # goes out with the first block
-        self._packets = 0
-        self._saved = -float(len(self._pending) + END_BYTES)  # bytes
+        self._packets, self._seconds = 0, 0.0  # that are coded
+        self._last = 10 + 4 * channels  # bytes of a last packet of hardly any sound
+        self._saved = -float(len(self._pending) + END_BYTES + self._last)  # bytes
 
     def push(self, block: np.ndarray) -> bytes:
         """Take samples [C, n] or, of one channel, [n]; return the packets that are complete by now, perhaps none.
@@ -82,7 +83,10 @@ class LiveEncoder:
         """
         if not self.samples:
             raise AudioError("empty: no samples")
-        data = self._encode(self._framer.push(self._resampler.flush())) + self._encode(self._framer.flush())
+        windows = [*self._framer.push(self._resampler.flush()), *self._framer.flush()]
+        data = self._encode(windows[:-1])
+        self._saved += self._last
+        data += self._encode(windows[-1:])
         end = container.pack_end(self.samples)
         self.bytes += len(end)
         return data + end
@@ -104,7 +108,9 @@ class LiveEncoder:
         """A packet at the finest quality that the bitrate allows."""
         assert self._bitrate is not None
         a_second = self._bitrate * 125
-        budget = a_second * packet.hops / container.HOPS_PER_SECOND
+        # the last packet is filled up with what nobody sent
+        until = min(self._seconds + packet.hops / container.HOPS_PER_SECOND, self.samples / self.sample_rate)
+        budget, self._seconds = a_second * (until - self._seconds), until
         rate, _ = self._encoder.fit_bitrate(budget + self._saved - 1, [packet], unused=ROUGHLY)
         [packet] = raised(self._encoder.model, [packet], int(rate))
         rate, ratio = self._encoder.fit_bitrate(SURE * (budget + self._saved) - 1, [packet], rate)
