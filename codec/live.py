@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -59,8 +60,7 @@ class LiveEncoder:
         )
         self._pending = header.pack() + preamble  # goes out with the first block
         self._packets, self._seconds = 0, 0.0  # that are coded
-        self._last = 10 + 4 * channels  # bytes of a last packet of hardly any sound
-        self._saved = -float(len(self._pending) + END_BYTES + self._last)  # bytes
+        self._saved, self._kept = -float(len(self._pending) + END_BYTES), 0.0  # bytes; the latter for the last packet
 
     def push(self, block: np.ndarray) -> bytes:
         """Take samples [C, n] or, of one channel, [n]; return the packets that are complete by now, perhaps none.
@@ -85,7 +85,7 @@ class LiveEncoder:
             raise AudioError("empty: no samples")
         windows = [*self._framer.push(self._resampler.flush()), *self._framer.flush()]
         data = self._encode(windows[:-1])
-        self._saved += self._last
+        self._saved, self._kept = self._saved + self._kept, math.inf  # nothing more is kept
         data += self._encode(windows[-1:])
         end = container.pack_end(self.samples)
         self.bytes += len(end)
@@ -111,6 +111,9 @@ class LiveEncoder:
         # the last packet is filled up with what nobody sent
         until = min(self._seconds + packet.hops / container.HOPS_PER_SECOND, self.samples / self.sample_rate)
         budget, self._seconds = a_second * (until - self._seconds), until
+        least = 10 + 4 * self.channels  # bytes of a last packet of hardly any sound
+        keep = max(0, min(least - self._kept, budget / 32))
+        self._kept, self._saved = self._kept + keep, self._saved - keep
         rate, _ = self._encoder.fit_bitrate(budget + self._saved - 1, [packet], unused=ROUGHLY)
         [packet] = raised(self._encoder.model, [packet], int(rate))
         rate, ratio = self._encoder.fit_bitrate(SURE * (budget + self._saved) - 1, [packet], rate)
