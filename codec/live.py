@@ -24,7 +24,8 @@ class LiveEncoder:
     """Encodes a stream of unknown length; made by `Codec.stream`.
 
     With a quality, all packets have it, and their bytes are those of `Codec.encode`. With a bitrate, each has the
-    finest quality for which the stream so far stays under it, header and all, or the coarsest.
+    finest quality for which the stream so far stays under it, header and all, or the coarsest; a stream of a few short
+    packets whose last has hardly any sound may end some ten bytes above it.
 
     Attributes:
         sample_rate, channels: of what is pushed.

@@ -21,7 +21,7 @@ REACH = 3  # most that one changes by
 
 
 class NoiseShaper:
-    """Changes indices by one, where that lowers bits + error, if errors of log-mels count more where it is loud.
+    """Changes indices, where that lowers bits + error, if errors of log-mels count more where it is loud.
 
     Each latent channel is a pattern over a patch's frames and bands, so that errors of many can cancel in some places
     at the cost of others: the idea of Atal and Schroeder (Predictive coding of speech signals and subjective error

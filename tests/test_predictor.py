@@ -54,6 +54,13 @@ def test_prediction_saves_bits_where_sound_is_steady(codec: Codec) -> None:
         assert error < 1.1 * np.square(all_of_it.dequantize(unaided, quality) - latents).sum()
 
 
+@pytest.mark.parametrize("quality", [8, 24, 40])
+def test_the_estimate_is_near(codec: Codec, music: np.ndarray, quality: int) -> None:
+    codebook = codec.model.codebook
+    bits = codebook.bits(*codebook.quantize(music, quality, 0.8)[:2], quality)
+    assert codebook.estimate(music, quality, 0.8) == pytest.approx(bits, rel=0.04)
+
+
 @pytest.mark.parametrize("ratio", [0.96, 1.0, 1.04])
 @pytest.mark.parametrize("quality", [24, 32, 40])
 def test_sizes_are_what_is_asked_for(codec: Codec, music: np.ndarray, quality: int, ratio: float) -> None:
