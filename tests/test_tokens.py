@@ -17,7 +17,7 @@ import soundfile as sf
 import torch
 import webdataset
 from aldm.codec import Codec, TokenDataset
-from aldm.codec.token_shards import read_shard
+from aldm.codec.tokens.shards import read_shard
 from conftest import DATA, DOMAINS, aldm, clip
 from pyarrow import parquet
 from torch.utils.data import DataLoader
