@@ -178,6 +178,7 @@ class ExactMel(Aldm):
         import torch
 
         from ..codec.levels import step_size
+        from ..codec.values import Frames
 
         model = self.codec.model
         gain = 0.5 / max(float(np.abs(wave).max()), 1e-5)
@@ -185,7 +186,7 @@ class ExactMel(Aldm):
         with torch.inference_mode():
             mel = self._mel(model.mel(torch.from_numpy(padded)[None]))
             finest = float(step_size(model.codebook.levels - 1))
-            decoded = model.synthesize(model.framed(model.magnitudes(mel, torch.full((1,), finest)), finest))[0]
+            decoded = model.synthesize(Frames.of(model.magnitudes(mel, torch.full((1,), finest)), finest))[0]
         return decoded[: len(wave)].numpy() / np.float32(gain)
 
 

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 import click
 
-from ..codec.errors import AldmWarning as AldmWarning
+from ..codec.errors import AldmWarning
 
 MODEL_HELP = "Model in the package, model folder, or AudioLDM 2: music, speech, large."
 DEVICE_HELP = "Where networks run: cpu (default), cuda, ...; auto: a GPU if there is one."

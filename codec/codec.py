@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,19 +18,24 @@ from ..format.index import join_records
 from ..format.stream import StreamReader
 from .audio.reader import AudioReader
 from .audioldm2.checkpoint import is_checkpoint
+from .context import each_in_own_context, in_own_context
 from .decoding.decoder import Decoder
 from .diffusion.ddcm import DDCM
-from .encoding.analysis import Spool
+from .encoding.analysis import AnalyzedPacket, Analyzer, Spool
 from .encoding.encoder import Encoder, Gains
+from .encoding.enhancement import layer_setting
 from .encoding.live import LiveEncoder
+from .encoding.rate_control import OperatingPoint
 from .errors import ModelError
 from .levels import step_size
 from .model import Model
+from .stages import CodecModel
 from .tags import PROMPT_TAG
 from .tags import without_reserved_tags as without_reserved_tags
 from .tokens.tokens import packet_tokens, token_latents, vector_codebook
+from .values import DecodedLatents, Latents
 
-Progress = Callable[[float], None]  # told the seconds of audio that are done
+Progress = Callable[[float], None]  # called with the seconds of audio that are done
 
 LEAST_SECONDS, PACKET_SECONDS = 0.16, 10.24
 
@@ -50,7 +55,7 @@ class Codec:
         levels: number of quality levels: `quality` is 0 .. levels - 1.
     """
 
-    def __init__(self, model: Model, packet_seconds: float = PACKET_SECONDS, vocoder: str | None = None):
+    def __init__(self, model: CodecModel, packet_seconds: float = PACKET_SECONDS, vocoder: str | None = None):
         if not LEAST_SECONDS <= packet_seconds <= PACKET_SECONDS:
             raise ValueError(f"packets last {LEAST_SECONDS} to {PACKET_SECONDS} s, not {packet_seconds:g}")
         self.model = model = model.with_vocoder(vocoder)
@@ -58,9 +63,10 @@ class Codec:
         self.levels = model.codebook.levels
         vectors = math.ceil(packet_seconds * container.HOPS_PER_SECOND / model.autoencoder.patch)
         self._packet_hops = vectors * model.autoencoder.patch
-        self._encoder = Encoder(model, vectors)
+        self._analyzer = Analyzer(model, vectors)
 
     @classmethod
+    @in_own_context
     def from_pretrained(cls, model: str | Path | None = None, **options: Any) -> Codec:
         """The codec of an embedded model (by name; None is the default), a model folder, or an AudioLDM 2 checkpoint.
 
@@ -81,6 +87,7 @@ class Codec:
             raise ValueError(f"{', '.join(sorted(foreign))}: only for AudioLDM 2 checkpoints")
         return cls(Model.from_pretrained(model, options.pop("device", None)), **options)
 
+    @in_own_context
     def encode(
         self,
         source: Any,
@@ -118,53 +125,42 @@ class Codec:
             AudioError: no usable audio.
             ValueError: a quality or bitrate out of range.
         """
-        if layers not in ("base", "both", "ddcm"):
-            raise ValueError(f"no layers {layers}; there are base, both, ddcm")
         level = self._check_rate(bitrate, quality, layers == "both")
-        if layers == "base" and ddcm is not None:
-            raise ValueError("a DDCM setting is for the layers both and ddcm")
-        if layers != "base" and self.model.denoiser is None:
-            raise ModelError(f"model {self.model.name} has no denoiser")
+        ddcm, steps = self._check_layers(layers, ddcm, steps, level, bitrate)
         told = [] if prompt is None else [f"{PROMPT_TAG}={prompt}"]
         comments = [*self.model.tags(), *told, *without_reserved_tags(comments)]
-        if prompt is not None:
-            self.model.prompted([], prompt, 0)  # refuses where there is no text
-        encoder = Encoder(self.model.prompted(comments, None, 0), self._encoder.packet_vectors)
-        plain = DDCM() if steps is None else DDCM(steps)  # refuses wrong ones before any work
-        if layers == "both":
-            encoder.layer(DDCM(), level)
+        encoder = Encoder(self._prompted(prompt, comments))
         reader = source if isinstance(source, AudioReader) else AudioReader(source, sample_rate)
-        seconds = reader.samples / reader.sample_rate
-        packets = Spool()
-        for packet in encoder.analyze(reader.blocks(self.sample_rate)):
-            packets.append(packet)
-            progress(min(seconds, len(packets) * self._packet_hops / container.HOPS_PER_SECOND))
+        packets, seconds = self._spool(reader, progress), reader.samples / reader.sample_rate
         extra = b"".join(map(container.pack_comment, comments))
-        budget = math.inf if bitrate is None else bitrate * 1000 / 8 * seconds - container.HEADER_SIZE - len(extra)
-        if index:
-            budget -= INDEX_BYTES + 2 * len(packets)
-        if layers != "base" and bitrate is None:
-            ddcm = ddcm or plain
-        fitted = bitrate is not None and quality is None
-        plan, gains = encoder.plan(packets, layers, budget, None if fitted else level, ddcm, steps), Gains()
-        while True:
+        limit = math.inf if bitrate is None else bitrate * 125 * seconds
+        budget = limit - container.HEADER_SIZE - len(extra) - (INDEX_BYTES + 2 * len(packets) if index else 0)
+        fixed = level if bitrate is None or quality is not None else None
+        plan, gains = encoder.plan(packets, layers, budget, fixed, ddcm, steps), Gains()
+
+        def write(point: OperatingPoint | None) -> bytes:
             header = Header(
                 sample_rate=reader.sample_rate,
                 channels=reader.channels,
                 samples=reader.samples,
-                quality=plan.level,
+                quality=container.NO_BASE if point is None else point.level,
                 packet_hops=self._packet_hops,
                 model=self.model.fingerprint[:4],
                 layers=plan.layer is not None,
             )
             start = header.pack() + extra
-            records = encoder.records(plan.packets, plan.level, plan.fidelity, plan.ratio, plan.layer, gains=gains)
-            data = start + join_records(records, len(start) if index else None)
-            excess = 0.0 if bitrate is None else len(data) / (bitrate * 125 * seconds)
-            if excess <= 1 or plan.rate == 0:
-                return data
-            plan = plan.coarser(excess, self.model.codebook.slack)  # what was an estimate was a little too low
+            records = encoder.records(plan.packets, point, plan.layer, gains=gains)
+            return start + join_records(records, len(start) if index else None)
 
+        return write(None) if plan.point is None else encoder.rate.encode_within(plan.point, limit, write)
+
+    @each_in_own_context
+    def analyze(self, source: Any, sample_rate: int | None = None) -> Iterator[AnalyzedPacket]:
+        """Packets of audio before quantisation: what `encode` begins with. Arguments as there."""
+        reader = source if isinstance(source, AudioReader) else AudioReader(source, sample_rate)
+        yield from self._analyzer.analyze(reader.blocks(self.sample_rate))
+
+    @in_own_context
     def stream(
         self,
         sample_rate: int,
@@ -185,8 +181,9 @@ class Codec:
         """
         level = self._check_rate(bitrate, quality)
         extra = b"".join(map(container.pack_comment, (*self.model.tags(), *without_reserved_tags(comments))))
-        return LiveEncoder(self._encoder, sample_rate, channels, None if bitrate else level, bitrate, extra)
+        return LiveEncoder(self._analyzer, sample_rate, channels, None if bitrate else level, bitrate, extra)
 
+    @in_own_context
     def tokens(
         self,
         source: Any,
@@ -212,9 +209,10 @@ class Codec:
             ModelError: the model has no vector codebook.
         """
         level, vectors = self._level(quality), vector_codebook(self.model, codebook)
-        packets = self._encoder.analyze(AudioReader(source, sample_rate).blocks(self.sample_rate))
+        packets = self.analyze(source, sample_rate)
         return torch.from_numpy(np.concatenate([packet_tokens(self.model, p, level, vectors) for p in packets], 1))
 
+    @in_own_context
     def detokenize(self, tokens: Any, *, quality: int | None = None, codebook: str = "scalar") -> np.ndarray:
         """What `tokens` gave, or a language model made up -> sound.
 
@@ -230,11 +228,12 @@ class Codec:
             ValueError: tokens of another shape, or out of range.
         """
         vectors = vector_codebook(self.model, codebook)
-        latents, level = token_latents(self.model, tokens, self._level(quality), vectors, self._encoder.packet_vectors)
+        latents, level = token_latents(self.model, tokens, self._level(quality), vectors, self._analyzer.packet_vectors)
         with torch.inference_mode():
-            frames = self.model.frames(latents, float(step_size(level)))
+            frames = self.model.frames(DecodedLatents(Latents(latents, float(step_size(level)))))
             return self.model.synthesize(frames).cpu().numpy()
 
+    @in_own_context
     def decode(
         self,
         source: Any,
@@ -272,6 +271,7 @@ class Codec:
         decoder = self.decoder(read_bytes(source), strict, layers, refine, prompt, from_step)
         return np.concatenate(list(decoder.blocks(original_rate, start, duration)), 1)
 
+    @in_own_context
     def decoder(
         self,
         source: bytes | BinaryIO | StreamReader,
@@ -284,6 +284,7 @@ class Codec:
         """The decoder of one file or stream, for programs that take the sound in blocks or ask what was damaged."""
         return Decoder(self.model, source, strict, layers, refine, prompt, from_step)
 
+    @in_own_context
     def generate(
         self,
         seconds: float,
@@ -309,8 +310,10 @@ class Codec:
         """
         from .generation import generate_file
 
-        return generate_file(self._encoder, seconds, seed, ddcm, prompt, candidates, comments)
+        vectors = self._analyzer.packet_vectors
+        return generate_file(self.model, vectors, seconds, seed, ddcm, prompt, candidates, comments)
 
+    @in_own_context
     def synthesize(
         self,
         prompt: str,
@@ -350,6 +353,37 @@ class Codec:
         if bitrate is not None and not bitrate > 0:
             raise ValueError(f"a bitrate is above 0 kbit/s, not {bitrate:g}")
         return self._level(quality)
+
+    def _check_layers(
+        self, layers: str, ddcm: DDCM | None, steps: int | None, level: int, bitrate: float | None
+    ) -> tuple[DDCM | None, int | None]:
+        """Setting of an enhancement layer, and steps of one that is yet to be chosen; refuses wrong ones at once."""
+        if layers not in ("base", "both", "ddcm"):
+            raise ValueError(f"no layers {layers}; there are base, both, ddcm")
+        if layers == "base" and ddcm is not None:
+            raise ValueError("a DDCM setting is for the layers both and ddcm")
+        plain = DDCM() if steps is None else DDCM(steps)
+        if layers == "base":
+            return None, steps
+        if self.model.denoiser is None:
+            raise ModelError(f"model {self.model.name} has no denoiser")
+        if layers == "both":
+            layer_setting(self.model.denoiser, plain, level)
+        return ddcm or (plain if bitrate is None else None), steps
+
+    def _prompted(self, prompt: str | None, comments: list[str]) -> CodecModel:
+        """The model as a file with these comments will want it."""
+        if prompt is not None:
+            self.model.with_prompt([], prompt, 0)  # refuses where there is no text
+        return self.model.with_prompt(comments, None, 0)
+
+    def _spool(self, reader: AudioReader, progress: Progress) -> Spool:
+        """Analysed packets of a reader."""
+        packets, seconds = Spool(), reader.samples / reader.sample_rate
+        for packet in self.analyze(reader):
+            packets.append(packet)
+            progress(min(seconds, len(packets) * self._packet_hops / container.HOPS_PER_SECOND))
+        return packets
 
     def _level(self, quality: int | None) -> int:
         level = self.model.default_quality if quality is None else quality

@@ -1,4 +1,4 @@
-"""Sound of nobody's making, as the DDCM picks that a file holds, or by a text with an AudioLDM 2 checkpoint."""
+"""Unconditional generation as the DDCM picks that a file holds, or text to audio with an AudioLDM 2 checkpoint."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from .audioldm2.text import Condition, text_stack
 from .audioldm2.unet import UNet
 from .diffusion.ddcm import CODEBOOK, DDCM, GENERATE, Walk, Way, picked_noise, split_blocks
 from .dsp.loudness import PEAK, gain_of
-from .encoding.encoder import Encoder
+from .encoding.enhancement import layer_setting
 from .errors import ModelError
 from .levels import COARSEST_STEP
+from .stages import CodecModel
 from .tags import without_reserved_tags as without_reserved_tags
+from .values import DecodedLatents, Latents
 
 STEPS = 200
 GUIDANCE = 3.5
@@ -124,7 +126,7 @@ def generate_picks(
     return np.stack(picks, 2), end
 
 
-def _samples(model: Any, seconds: float, seed: int) -> int:
+def _samples(model: CodecModel, seconds: float, seed: int) -> int:
     """Samples of so many seconds.
 
     Raises:
@@ -141,7 +143,8 @@ def _samples(model: Any, seconds: float, seed: int) -> int:
 
 
 def generate_file(
-    encoder: Encoder,
+    model: CodecModel,
+    packet_vectors: int,
     seconds: float,
     seed: int,
     ddcm: DDCM | None,
@@ -150,7 +153,6 @@ def generate_file(
     comments: Iterable[str],
 ) -> bytes:
     """See `Codec.generate`."""
-    model, count = encoder.model, encoder.packet_vectors
     samples = _samples(model, seconds, seed)
     if candidates is not None and not 1 <= candidates <= 4096:
         raise ValueError(f"1 to 4096 candidates, not {candidates}")
@@ -159,7 +161,7 @@ def generate_file(
         channels=1,
         samples=samples,
         quality=container.NO_BASE,
-        packet_hops=count * model.autoencoder.patch,
+        packet_hops=packet_vectors * model.autoencoder.patch,
         model=model.fingerprint[:4],
         layers=True,
     )
@@ -167,11 +169,13 @@ def generate_file(
     head = header.pack() + b"".join(map(container.pack_comment, tags))
     vectors = -(-samples // model.patch_samples)
     if prompt is None:
-        layer = encoder.layer(ddcm or DDCM(), container.NO_BASE)
-        return head + b"".join(random_records(model, layer, vectors, count, seed))
-    model.prompted([], prompt, 0)  # refuses where there is no text
+        assert model.denoiser is not None  # `_samples` made sure of it
+        layer = layer_setting(model.denoiser, ddcm or DDCM(), None)
+        return head + b"".join(random_records(model, layer, vectors, packet_vectors, seed))
+    model.with_prompt([], prompt, 0)  # refuses where there is no text
     setting = ddcm or generation_setting()
-    return head + b"".join(generate_records(model, prompt, vectors, count, seed, setting, candidates or CANDIDATES))
+    candidates = candidates or CANDIDATES
+    return head + b"".join(generate_records(model, prompt, vectors, packet_vectors, seed, setting, candidates))
 
 
 def synthesize(
@@ -179,20 +183,21 @@ def synthesize(
 ) -> np.ndarray:
     """See `Codec.synthesize`."""
     samples = _samples(model, seconds, seed)
-    model.prompted([], prompt, 0)
+    model.with_prompt([], prompt, 0)
     if scheduler not in SCHEDULERS:
         raise ValueError(f"no scheduler {scheduler}; there are {', '.join(SCHEDULERS)}")
     if not 1 <= steps <= 1000 or not 0 <= guidance <= 100:
         raise ValueError("1 to 1000 steps, and guidance of 0 to 100")
     vectors = -(-samples // model.patch_samples)
     latents = sample_latents(model.denoiser, prompt, negative, vectors, steps, seed, guidance, scheduler)
-    vocoder = model.vocoder()
+    renderer = model.renderer()
     with torch.inference_mode():
-        pieces = [vocoder.push(model.frames(latents, 0.0)), vocoder.flush()]
+        frames = model.frames(DecodedLatents(Latents(latents, 0.0)))
+        pieces = [renderer.push(frames), renderer.flush()]
     return torch.cat(pieces, 1)[:, :samples].cpu().numpy()
 
 
-def random_records(model: Any, layer: Layer, vectors: int, packet_vectors: int, seed: int) -> Iterator[bytes]:
+def random_records(model: CodecModel, layer: Layer, vectors: int, packet_vectors: int, seed: int) -> Iterator[bytes]:
     """Records of one channel that many latent vectors long, whose picks are random."""
     patch = model.autoencoder.patch
     for index, start in enumerate(range(0, vectors, packet_vectors)):

@@ -73,7 +73,7 @@ def test_tables_have_the_mean_that_chooses_them() -> None:
 def test_bits_are_near_the_entropy_and_estimated_well(quality: int) -> None:
     z = latents()
     classes, indices, _ = CODEBOOK.quantize(z, quality)
-    bits = CODEBOOK.estimate(z, quality)
+    bits = CODEBOOK.encoder().estimate(z, quality)
     written = 8 * len(CODEBOOK.pack([(classes, indices)], quality))
     assert abs(written - bits) < 0.005 * bits + 40
     ideal = 0.0  # of static tables that know every channel's own histogram, which no decoder could
@@ -87,7 +87,7 @@ def test_it_learns_while_it_codes() -> None:
     """A constant costs almost nothing after a while, and so does noise of small variance."""
     z = np.repeat(np.random.default_rng(1).normal(size=(128, 1)), 256, 1).astype(np.float32)
     indices = CODEBOOK.quantize(z, 30).indices
-    all_bits, first_bits = CODEBOOK.estimate(z, 30), CODEBOOK.estimate(z[:, :16], 30)
+    all_bits, first_bits = CODEBOOK.encoder().estimate(z, 30), CODEBOOK.encoder().estimate(z[:, :16], 30)
     assert np.abs(indices[-1] - z[:, -1] / CODEBOOK.steps(30)).max() < 1.5
     assert all_bits < 1.5 * first_bits
 

@@ -1,5 +1,6 @@
 """AudioLDM 2 checkpoints of the real classes with random weights: loading, front-end, base layer, seams, vocoders."""
 
+import itertools
 import json
 import os
 import shutil
@@ -15,9 +16,9 @@ from aldm.cli.main import main
 from aldm.codec import Codec
 from aldm.codec.audioldm2.checkpoint import is_checkpoint, licence_of
 from aldm.codec.audioldm2.model import CONTEXT, OVERLAP, AudioLDM2
-from aldm.codec.errors import AldmWarning as AldmWarning
-from aldm.codec.errors import ModelError
+from aldm.codec.errors import AldmWarning, ModelError
 from aldm.codec.fit.checkpoint import fit_checkpoint
+from aldm.codec.values import Frames
 from aldm.codec.vocoders.hifigan import HifiGan
 from aldm.format import DamageError, read_records
 from aldm.format.container import COMMENT, PACKET, pack_record
@@ -38,34 +39,34 @@ def large(checkpoint: Path) -> Codec:
 def mels(codec: Codec, data: bytes) -> np.ndarray:
     """Log-mel of a whole file, seams faded, [T, 64]; loudness as in the file."""
     decoder = codec.decoder(data)
-    frames: list[torch.Tensor] = []
+    frames: list[Frames] = []
     decoder.model = _Tap(codec.model, frames)  # type: ignore[assignment]
     list(decoder.blocks(False, 0, None))
-    return torch.cat(frames, 2)[0, :-1].clamp(min=1e-5).log().T.numpy()
+    return Frames.stack(frames, -1).magnitudes[0].clamp(min=1e-5).log().T.numpy()
 
 
 def base_latents(codec: Codec, data: bytes) -> torch.Tensor:
     """Of the first packet."""
     decoder = codec.decoder(data)
-    return decoder.latents(next(decoder.reader.packets(0)))[0][0]
+    return decoder.latents(next(decoder.reader.packets(0))).final.values
 
 
 class _Tap:
     """A model whose vocoder keeps what it is given, and is silent."""
 
-    def __init__(self, model: Any, frames: list[torch.Tensor]):
+    def __init__(self, model: Any, frames: list[Frames]):
         self._model, self._kept = model, frames
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def vocoder(self) -> Any:
+    def renderer(self) -> Any:
         keep = self._kept
 
         class Keeper:
-            def push(self, frames: torch.Tensor) -> Any:
+            def push(self, frames: Frames) -> Any:
                 keep.append(frames)
-                return torch.zeros(len(frames), frames.shape[2] * 160)
+                return torch.zeros(len(frames.scale), frames.count * 160)
 
             def flush(self) -> Any:
                 return torch.zeros(1, 0)
@@ -123,7 +124,7 @@ def test_foreign_configurations_are_refused_or_replaced(
             Codec.from_pretrained(other)
     else:
         with pytest.warns(AldmWarning, match=message):
-            Codec.from_pretrained(other).model.vocoder()
+            Codec.from_pretrained(other).model.renderer()
 
 
 def test_truncated_weights_are_refused(checkpoint: Path, tmp_path: Path) -> None:
@@ -292,10 +293,10 @@ def test_bitrate_is_kept(large: Codec, mixture: np.ndarray, bitrate: float) -> N
 
 def test_latents_of_a_file_are_those_of_the_encoder(large: Codec) -> None:
     wave = clip("music")
-    (packet,) = large._encoder.analyze([wave[None]])
+    (packet,) = large.analyze(wave, 16000)
     for quality in (10, 24, 40):
         latents = base_latents(large, large.encode(wave, 16000, quality=quality))
-        error = np.abs(latents[0].numpy() - packet.latents[0])
+        error = np.abs(latents[0].numpy() - packet.channels[0].latents)
         assert error.max() < 1.6 * float(large.model.codebook.steps(quality)[0])
 
 
@@ -303,8 +304,8 @@ def test_posterior_options(checkpoint: Path) -> None:
     wave = clip("speech")
 
     def latents(**options: float) -> np.ndarray:
-        (packet,) = Codec.from_pretrained(checkpoint, **options)._encoder.analyze([wave[None]])
-        return packet.latents[0]
+        (packet,) = Codec.from_pretrained(checkpoint, **options).analyze(wave, 16000)
+        return packet.channels[0].latents
 
     mode, sample, half = latents(), latents(posterior=1.0), latents(posterior=0.5)
     limited = latents(posterior=1.0, std_limit=1e-3)
@@ -384,10 +385,11 @@ def test_a_loud_neighbour_does_not_drown_a_quiet_packet(large: Codec) -> None:
 
 
 def test_chunks_of_hifigan_continue_each_other(large: Codec) -> None:
-    vocoder: Any = large.model.vocoder()
-    frames = torch.cat([torch.rand(2, 64, 700), torch.ones(2, 1, 700)], 1)
+    vocoder: Any = large.model.renderer()
+    frames = Frames.of(torch.rand(2, 64, 700), 1.0)
     whole = vocoder.wave(frames)
-    pieces = [vocoder.push(part) for part in frames.split((10, 20, 150, 3, 200, 317), 2)]
+    parts = [slice(start, end) for start, end in itertools.pairwise((0, 10, 30, 180, 183, 383, 700))]
+    pieces = [vocoder.push(frames.during(part)) for part in parts]
     assert [piece.shape[1] for piece in pieces][:2] == [0, 0]
     torch.testing.assert_close(torch.cat([*pieces, vocoder.flush()], 1), whole, atol=1e-5, rtol=0)
 
@@ -440,8 +442,8 @@ def test_vocoders_obey_level_and_silence(checkpoint: Path) -> None:
 def test_griffin_lim_follows_the_log_mel(large: Codec, name: str) -> None:
     mel = large.model.mel
     wanted = mel(torch.from_numpy(clip("speech")[None, :64000]) / 2)
-    vocoder = large.model.with_vocoder(name).vocoder()
-    frames = torch.cat([wanted.exp().transpose(1, 2), torch.ones(1, 1, 400)], 1)
+    vocoder = large.model.with_vocoder(name).renderer()
+    frames = Frames.of(wanted.exp().transpose(1, 2), 1.0)
     wave = torch.cat([vocoder.push(frames), vocoder.flush()], 1)
     assert wave.shape == (1, 64000)
     apart = (mel(wave) - wanted).abs()
@@ -477,8 +479,8 @@ def test_fit_learns_tables_for_a_checkpoint(text_checkpoint: Path, tmp_path: Pat
     wave = clip("speech")
     for quality in (10, 20, 30):
         data, plain = (codec.encode(wave, 16000, quality=quality) for codec in (fitted, large))
-        (packet,) = fitted._encoder.analyze([wave[None]])
-        bits = fitted.model.codebook.estimate(packet.latents[0], quality)
+        (packet,) = fitted.analyze(wave, 16000)
+        bits = fitted.model.codebook.encoder().estimate(packet.channels[0].latents, quality)
         assert abs(len(read_stream(data).packets[0].payload) * 8 - bits) < 0.02 * bits + 40
         latents, others = base_latents(fitted, data), base_latents(large, plain)
         assert (latents - others).abs().max() < 2.1 * float(fitted.model.codebook.steps(quality)[0])
@@ -489,7 +491,7 @@ def test_fit_learns_tables_for_a_checkpoint(text_checkpoint: Path, tmp_path: Pat
     assert tokens.shape == (1, -(-len(wave) // 640), 16)
     assert fitted.detokenize(tokens, codebook="vq").shape[1] == tokens.shape[1] * 640
     denoiser: Any = model.denoiser
-    assert denoiser.fingerprint != large.model.denoiser_fingerprint  # its fixed condition is an empty prompt
+    assert denoiser.fingerprint != large.model.denoiser.fingerprint  # its fixed condition is an empty prompt
     assert denoiser.weights.condition(None).sequence.abs().sum() > 0
 
 

@@ -11,7 +11,7 @@ import soxr
 import torch
 from aldm.codec import Codec
 from aldm.codec.dsp.mel import LogMel
-from aldm.codec.encoding.rate_control import setting
+from aldm.codec.encoding.rate_control import OperatingPoint, RateController
 from aldm.codec.errors import AudioError
 from aldm.codec.model_folder import embedded_models
 from aldm.format import DamageError, Header, Packet, Record
@@ -80,25 +80,25 @@ def test_bitrate_is_met_and_nearly_used(codec: Codec, name: str, bitrate: float)
 
 @pytest.mark.parametrize("bitrate", [0.02, 0.3, 1.5, 6.0, 50.0])
 def test_a_bitrate_is_found_in_few_tries(codec: Codec, bitrate: float) -> None:
-    encoder, music = codec._encoder, clip("music")
-    packets, tries = list(encoder.analyze([music[None]])), 0
+    music, tries = clip("music"), 0
+    packets = list(codec.analyze(music, 16000))
     budget = bitrate * 125 * len(music) / 16000
 
-    def size(*arguments: Any) -> float:
-        nonlocal tries
-        tries += 1
-        return type(encoder).size(encoder, *arguments)
+    class Counting(RateController):
+        def size(self, *arguments: Any) -> float:
+            nonlocal tries
+            tries += 1
+            return super().size(*arguments)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoder, "size", size)
-        rate, ratio = encoder.fit_bitrate(budget, packets)
+    controller = Counting(codec.model.codebook.encoder(), codec.levels)
+    found = controller.search(budget, packets)
     assert tries <= 10
-    assert 0 <= rate <= codec.levels - 1
-    if 0 < rate < codec.levels - 1:
-        assert ratio * encoder.size(packets, *setting(rate)) == pytest.approx(budget)
-    assert 0.95 < ratio < 1.05
-    if rate < codec.levels - 1:  # a little finer is too much
-        assert encoder.size(packets, *setting(min(rate + 0.3, codec.levels - 1))) > budget
+    assert 0 <= found.rate <= codec.levels - 1
+    if 0 < found.rate < codec.levels - 1:
+        assert found.bits_ratio * controller.size(packets, found) == pytest.approx(budget)
+    assert 0.95 < found.bits_ratio < 1.05
+    if found.rate < codec.levels - 1:  # a little finer is too much
+        assert controller.size(packets, OperatingPoint.at(min(found.rate + 0.3, codec.levels - 1))) > budget
 
 
 def test_framing_is_cheap(codec: Codec, mixture: np.ndarray) -> None:

@@ -15,8 +15,9 @@ from aldm.codec.fit.perception import disturbance, envelope_error, power
 from aldm.codec.model import Model
 from aldm.codec.nn.corrector import Corrector
 from aldm.codec.nn.weights import load_weights, save_weights
-from aldm.codec.vocoders.corrected import Correction, Vocoder
-from aldm.codec.vocoders.griffin_lim import GriffinLim
+from aldm.codec.values import Frames
+from aldm.codec.vocoders.corrected import CorrectedGriffinLim, Correction
+from aldm.codec.vocoders.griffin_lim import GriffinLim, GriffinLimRenderer
 from conftest import DATA, DOMAINS, aldm, clip
 
 MEL = LogMel(n_mels=96, floor=-10.0)
@@ -63,11 +64,15 @@ def test_pieces_are_the_whole(frames: int) -> None:
 def test_chunks_of_griffin_lim_and_corrector(size: int) -> None:
     wave = torch.from_numpy(clip("music")[:64000])
     magnitudes, scale, step = sides(wave)
-    frames = torch.cat([magnitudes, scale[:, None], (scale * step)[:, None]], 1)
+    frames = Frames(magnitudes, scale[:, None], (scale * step)[:, None])
+    parts = [frames.during(slice(first, first + size)) for first in range(0, frames.count, size)]
     decoded = []
-    for vocoder in (GriffinLim(MEL), Vocoder(MEL, random_net()), Vocoder(MEL, random_net())):
-        mine = frames if isinstance(vocoder, Vocoder) else magnitudes
-        decoded.append(torch.cat([vocoder.push(part) for part in mine.split(size, 2)] + [vocoder.flush()], 1))
+    for vocoder in (
+        GriffinLimRenderer(MEL),
+        CorrectedGriffinLim(MEL, random_net()),
+        CorrectedGriffinLim(MEL, random_net()),
+    ):
+        decoded.append(torch.cat([*map(vocoder.push, parts), vocoder.flush()], 1))
     plain, first, second = decoded
     assert plain.shape == first.shape == (1, 64000)
     assert torch.equal(first, second)
@@ -177,4 +182,4 @@ def test_without_networks(tmp_path: Path) -> None:
     magnitudes = codec.model.mel.magnitudes(codec.model.mel(torch.from_numpy(clip("speech")[:16000])[None]))
     vocoder = GriffinLim(codec.model.mel)
     expected = torch.cat([vocoder.push(magnitudes), vocoder.flush()], 1)
-    assert torch.equal(codec.model.synthesize(codec.model.framed(magnitudes, 1.0)), expected)
+    assert torch.equal(codec.model.synthesize(Frames.of(magnitudes, 1.0)), expected)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from aldm.codec import Codec
 from aldm.codec.diffusion.ddcm import DDCM, GENERATE, Walk
+from aldm.codec.encoding.enhancement import layer_setting
 from aldm.codec.errors import ModelError
 from aldm.format import container
 from aldm.format.container import Header, read_records
@@ -22,12 +23,12 @@ from conftest import DATA, DOMAINS, aldm, clip
 def latents(codec: Codec, data: bytes, **options: object) -> torch.Tensor:
     """What the decoder ends with, for the first packet."""
     decoder = codec.decoder(data, **options)  # type: ignore[arg-type]
-    return decoder.latents(next(decoder.reader.packets()))[-1][0]
+    return decoder.latents(next(decoder.reader.packets())).final.values
 
 
 def exact(codec: Codec, wave: np.ndarray) -> torch.Tensor:
-    (packet,) = codec._encoder.analyze([wave[None]])
-    return torch.from_numpy(packet.latents[0])[None]
+    (packet,) = codec.analyze(wave, 16000)
+    return torch.from_numpy(packet.channels[0].latents)[None]
 
 
 def error(codec: Codec, data: bytes, wave: np.ndarray, **options: object) -> float:
@@ -107,7 +108,7 @@ def test_generated_file_decodes_to_the_generated_latents(codec: Codec) -> None:
     data = codec.generate(5, 7, ddcm)
     denoiser = codec.model.denoiser
     assert denoiser is not None
-    layer = ddcm.layer(codec.model.denoiser_fingerprint, None)
+    layer = ddcm.layer(codec.model.denoiser.fingerprint, None)
     random = words(7, GENERATE, 0, np.zeros(1), 16 * 8 * 3)[0] >> np.uint32(31 - 5)
     start = torch.zeros(1, codec.model.autoencoder.latent_channels, 32)
     walk = Walk(denoiser, start, -1, 14.0, np.array([0]))
@@ -129,7 +130,7 @@ def test_threads_do_not_matter(tmp_path: Path) -> None:
         "import sys, numpy as np, torch; torch.set_num_threads(int(sys.argv[1]))\n"
         "from aldm.codec import Codec\n"
         "decoder = Codec.from_pretrained().decoder(open(sys.argv[2], 'rb').read())\n"
-        "np.save(sys.argv[3], decoder.latents(next(decoder.reader.packets()))[-1][0].numpy())\n"
+        "np.save(sys.argv[3], decoder.latents(next(decoder.reader.packets())).final.values.numpy())\n"
     )
     ends = []
     for threads in (1, 2):
@@ -190,7 +191,7 @@ def test_damaged_parameters_of_a_layer_leave_the_base_layer(short_packets: Codec
 def test_a_layer_on_a_quality_that_has_none_is_left_out(codec: Codec) -> None:
     """No encoder writes it, but a crafted file may."""
     wave = clip("speech")[:40000]
-    layer = codec._encoder.layer(DDCM(3, 4), 20)
+    layer = layer_setting(codec.model.denoiser, DDCM(3, 4), 20)
     picks = np.ones(layer.shape(1, 16), np.int64)
     for quality in (32, 40, 47):
         base = codec.encode(wave, 16000, quality=quality)
@@ -263,4 +264,4 @@ def test_layer_parameters_in_the_file(codec: Codec) -> None:
     body = next(r.body for r in read_records(data) if not isinstance(r, DamageError) and r.kind == container.LAYER)
     layer, _ = Layer.parse(body, 1, 26)
     assert (layer.seed, layer.steps, layer.span, layer.bits, layer.atoms) == (9, 12, 2, 7, 2)
-    assert layer.denoiser == codec.model.denoiser_fingerprint[:2]
+    assert layer.denoiser == codec.model.denoiser.fingerprint[:2]

@@ -56,8 +56,8 @@ def test_too_large_an_index_is_refused() -> None:
 
 @pytest.mark.parametrize("quality", [16, 24, 35])
 def test_within_one_percent_of_the_ideal(codec: Codec, mixture: np.ndarray, quality: int) -> None:
-    (packet, *_) = codec._encoder.analyze([mixture[None, :]])
-    classes, indices, _ = codec.model.codebook.quantize(packet.latents[0], quality)
+    (packet, *_) = codec.analyze(mixture, 16000)
+    classes, indices, _ = codec.model.codebook.quantize(packet.channels[0].latents, quality)
     tables = codec.model.codebook.tables
     ideal, last = 0.0, -1
     for k, vector in zip(classes, indices, strict=True):  # written anew, without the coder's own cost tables
@@ -75,9 +75,9 @@ def test_within_one_percent_of_the_ideal(codec: Codec, mixture: np.ndarray, qual
 
 
 def test_bits_are_estimated_well(codec: Codec, mixture: np.ndarray) -> None:
-    (packet, *_) = codec._encoder.analyze([mixture[None, :]])
+    (packet, *_) = codec.analyze(mixture, 16000)
     codebook = codec.model.codebook
-    classes, indices, _ = codebook.quantize(packet.latents[0], 20)
+    classes, indices, _ = codebook.quantize(packet.channels[0].latents, 20)
     written = 8 * len(encode_indices([(classes, indices)], codebook.tables, 20))
     assert written == pytest.approx(codebook.bits(classes, indices, 20), rel=0.01)
 

@@ -99,7 +99,7 @@ def same_layer(packet: Any, body: bytes | None, codec: Codec) -> None:
     except DamageError:
         assert packet.layer is None
         return
-    if theirs.denoiser != codec.model.denoiser_fingerprint[:2]:
+    if theirs.denoiser != codec.model.denoiser.fingerprint[:2]:
         assert packet.layer is None
         return
     assert {name: getattr(packet.layer, name) for name in vars(theirs)} == vars(theirs)
@@ -261,7 +261,7 @@ def test_layers_alone(walked: bytes, check: Check) -> None:
 
 @pytest.mark.parametrize("fields", [(1000, 0, 2, 64, 0, 1), (1000, 998, 2, 1, 14, 64), (20, 3, 1, 5, 3, 2)])
 def test_layers_of_any_setting(fields: tuple[int, ...], walked: bytes, codec: Codec, check: Check) -> None:
-    layer = Layer(codec.model.denoiser_fingerprint[:2], 255, *fields, 254)
+    layer = Layer(codec.model.denoiser.fingerprint[:2], 255, *fields, 254)
     picks = np.random.default_rng(1).integers(0, 2 << layer.bits, layer.shape(1, 13))
     file = check(b"".join([*parts(walked)[:2], pack_record(LAYER, layer.pack(picks), 0), *parts(walked)[3:]]))
     assert file.damage == []

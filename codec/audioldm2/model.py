@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 import torch._meta_registrations  # the command may have loaded torch without: see cli.quick
-from safetensors.numpy import load_file as load_arrays
 from torch import Tensor
 
-from ...format.entropy import Tables
 from ..device import find_device
 from ..dsp.mel import LogMel
-from ..errors import AldmWarning as AldmWarning
-from ..errors import ModelError
-from ..model import Model
-from ..model_folder import TABLES, VECTORS
+from ..errors import AldmWarning, ModelError
+from ..model_folder import TABLES
+from ..model_parts import load_codebook, load_vector_codebook
 from ..quantization.adaptive import AdaptiveCodebook
 from ..quantization.scalar import ScalarCodebook
 from ..quantization.vector import VectorCodebook
+from ..stages import CodecModel, Renderer
 from ..tags import MODEL_TAG, PROMPT_TAG, comment_value
-from ..vocoders.griffin_lim import GriffinLim
+from ..values import DecodedLatents, Frames, LoudnessTarget
 from ..vocoders.hifigan import HifiGan, Hybrid, MelGriffinLim
 from .checkpoint import LICENCE, Checkpoint
 from .loading import load_network
@@ -107,8 +105,8 @@ class Vae:
 
 
 @dataclass
-class AudioLDM2(Model):
-    """A checkpoint, ready to run; the vocoder and the UNet load when they are first used.
+class AudioLDM2(CodecModel):
+    """A checkpoint, ready to run, see `CodecModel`; the vocoder and the UNet load when they are first used.
 
     Attributes:
         checkpoint: where it is from.
@@ -118,16 +116,24 @@ class AudioLDM2(Model):
         match_loudness: whether HiFi-GAN's sound is made as loud as its log-mel; Griffin-Lim's is in any case.
     """
 
-    checkpoint: Checkpoint = field(kw_only=True)
+    checkpoint: Checkpoint
+    mel: LogMel
+    autoencoder: Vae
+    codebook: ScalarCodebook
+    denoiser: UNet | None = None
+    vectors: VectorCodebook | None = None
+    name: str = ""
+    fingerprint: bytes = bytes(32)
+    device: str = "cpu"
+    default_quality: int = DEFAULT_QUALITY
     dtype: torch.dtype = torch.float32
     vocoder_name: str | None = None
     emphasis: float = 0.0
     match_loudness: bool = False
 
-    vocoders: ClassVar[tuple[str, ...]] = ("hifi-gan", "hybrid", "griffin-lim")
-    overlap: ClassVar[int] = OVERLAP
-    context: ClassVar[int] = CONTEXT
-    corrects_loudness: ClassVar[bool] = False  # it would take as long as decoding
+    vocoders: ClassVar[tuple[str, ...]] = ("hifi-gan", "hybrid", "griffin-lim")  # type: ignore[misc]
+    overlap: ClassVar[int] = OVERLAP  # type: ignore[misc]
+    context: ClassVar[int] = CONTEXT  # type: ignore[misc]
 
     @classmethod
     def from_pretrained(
@@ -156,43 +162,36 @@ class AudioLDM2(Model):
         device = find_device(device)
         chosen = pick_dtype(device, dtype)
         mel = LogMel()  # the front-end that all of them were trained with
-        vae: Any = Vae(checkpoint, mel, device, chosen, posterior, std_limit)
+        vae = Vae(checkpoint, mel, device, chosen, posterior, std_limit)
         files = ["vae/config.json", *checkpoint.weights("vae")]
         codebook: ScalarCodebook = AdaptiveCodebook(vae.latent_channels, vae.bands)
-        vectors = None
         if checkpoint.fitted:
-            arrays = load_arrays(checkpoint.root / TABLES)
-            tables = Tables(arrays["bank"], arrays["choice"], arrays["transitions"])
-            codebook = ScalarCodebook(arrays["gains"].astype(np.float32), tables)
+            codebook = load_codebook(checkpoint.root)
             files.append(TABLES)
-        if (checkpoint.root / VECTORS).is_file():
-            arrays = load_arrays(checkpoint.root / VECTORS)
-            vectors = VectorCodebook(arrays["codes"].astype(np.float32), int(arrays["level"]))
-        denoiser: Any = UNet(Weights(checkpoint, vae, device, chosen)) if checkpoint.has("unet") else None
         warnings.warn(f"weights of AudioLDM 2 ({checkpoint.name}): {LICENCE}", AldmWarning, stacklevel=2)
         return cls(
+            checkpoint,
             mel,
             vae,
             codebook,
-            DEFAULT_QUALITY,
-            denoiser=denoiser,
-            vectors=vectors,
+            denoiser=UNet(Weights(checkpoint, vae, device, chosen)) if checkpoint.has("unet") else None,
+            vectors=load_vector_codebook(checkpoint.root),
             name=checkpoint.name,
             fingerprint=checkpoint.fingerprint(*files),
-            checkpoint=checkpoint,
             device=device,
             dtype=chosen,
             emphasis=emphasis,
             match_loudness=match_loudness,
         )
 
-    def prompted(self, comments: Iterable[str], prompt: str | None, from_step: int) -> Model:
-        """As for `Model`; without a prompt, what the comments say counts."""
-        stored, unet = comment_value(comments, PROMPT_TAG), self.denoiser
-        if not isinstance(unet, UNet):
-            return super().prompted(comments, prompt, from_step)
-        told: Any = replace(unet, prompt=stored, edit=prompt, from_step=from_step)
-        return replace(self, denoiser=told)
+    def with_prompt(self, comments: Iterable[str], prompt: str | None, from_step: int) -> AudioLDM2:
+        """As for `CodecModel`; without a prompt, what the comments say counts."""
+        if self.denoiser is None:
+            if prompt is not None:
+                raise ModelError(f"model {self.name} takes no text")
+            return self
+        stored = comment_value(comments, PROMPT_TAG)
+        return replace(self, denoiser=replace(self.denoiser, prompt=stored, edit=prompt, from_step=from_step))
 
     def tags(self) -> list[str]:
         return [f"{MODEL_TAG}={self.checkpoint.name if self.checkpoint.from_hub else 'audioldm2:' + self.name}"]
@@ -203,14 +202,30 @@ class AudioLDM2(Model):
 
     @property
     def frame_size(self) -> int:
-        return self.mel.n_mels + 1
+        return self.mel.n_mels
 
-    def frames(self, latents: Tensor, step: float) -> Tensor:
-        """Latents -> [B, n_mels + 1, N * patch], as the vocoders of `hifigan` take them."""
+    def loudness_targets(
+        self, magnitudes: Tensor, mel: Tensor, latents: np.ndarray, own: slice
+    ) -> Sequence[LoudnessTarget | None]:
+        return [None] * len(latents)  # to listen to what it coded would take as long as decoding
+
+    def frames(self, decoded: DecodedLatents, history: Sequence[Tensor | None] = ()) -> Frames:
+        """Mel magnitudes, as the vocoders of `hifigan` take them. Each channel for itself: not all have a history."""
+        values, step = decoded.final
+        if not any(before is not None for before in history):
+            return self._frames(values, step)
+        parts = []
+        for row, before in zip(values.split(1), history, strict=True):
+            known = row if before is None else torch.cat([before, row], 2)
+            heard = (known.shape[2] - row.shape[2]) * self.autoencoder.patch
+            parts.append(self._frames(known, step).during(slice(heard, None)))
+        return Frames.stack(parts, 0)
+
+    def _frames(self, latents: Tensor, step: float) -> Frames:
         bands = self.decode_mel(latents, step).exp().transpose(1, 2)
         if self.emphasis:
             bands = bands * self._tilt.to(bands.device)[:, None]
-        return torch.cat([bands, torch.ones_like(bands[:, :1])], 1)
+        return Frames.of(bands, step)
 
     @property
     def _tilt(self) -> Tensor:
@@ -219,7 +234,7 @@ class AudioLDM2(Model):
         rise = ((centre - BRIGHT) / (centre[-1] - BRIGHT)).clamp(min=0)
         return 10 ** (self.emphasis / 20 * rise)
 
-    def vocoder(self) -> GriffinLim | HifiGan:
+    def renderer(self) -> Renderer:
         name = self.vocoder_name or self.vocoders[0]
         if name != "griffin-lim":
             try:
@@ -232,12 +247,12 @@ class AudioLDM2(Model):
         return MelGriffinLim(self.mel)
 
     def with_vocoder(self, name: str | None) -> AudioLDM2:
-        """As for `Model`. Where HiFi-GAN does not load, Griffin-Lim takes its place, and that of the hybrid."""
+        """As for `CodecModel`. Where HiFi-GAN does not load, Griffin-Lim takes its place, and that of the hybrid."""
         if name not in (None, *self.vocoders):
             raise ValueError(f"no vocoder {name}; there are {', '.join(self.vocoders)}")
         return replace(self, vocoder_name=name)
 
-    def _hifigan(self) -> Any:
+    def _hifigan(self) -> Callable[[Tensor], Tensor]:
         """The checkpoint's vocoder: log-mel [B, T, n_mels] -> waveform."""
         config = self.checkpoint.config("vocoder")
         hop = int(np.prod(config.get("upsample_rates", [])))

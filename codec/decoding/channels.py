@@ -11,18 +11,19 @@ import torch
 from torch import Tensor
 
 from ..dsp.concealment import CONTEXT, PIECE, fill
-from ..model import Model
+from ..stages import CodecModel, Renderer
+from ..values import Frames
 
-# Of a group of channels [C, frame_size, T], made when it is called: those of 255 channels would take 540 MB.
-Frames = Callable[[], Tensor]
+# Frames of a group of channels, made when it is called: those of 255 channels would take 540 MB.
+LazyFrames = Callable[[], Frames]
 
 
-def held(frames: Tensor) -> Frames:
+def constant(frames: Frames) -> LazyFrames:
     """Frames that are made already."""
     return lambda: frames
 
 
-def alike(function: Callable[..., Any], *groups: list[Any]) -> list[Any]:
+def map_unique(function: Callable[..., Any], *groups: list[Any]) -> list[Any]:
     """What a function makes of each group; neighbours that are the same objects stay one."""
     out: list[Any] = []
     for c, mine in enumerate(zip(*groups, strict=True)):
@@ -31,96 +32,130 @@ def alike(function: Callable[..., Any], *groups: list[Any]) -> list[Any]:
     return out
 
 
-class Voice:
-    """A group of channels: its vocoder, and what was heard last.
+class Crossfade:
+    """Joins packets that overlap: in the middle half of what two share, it goes over from one account to the other.
+
+    Neither knows well how it ends.
 
     Args:
-        vocoder: of the model, see `Model.vocoder`.
-        heard: frames [C, frame_size, T] and T, one after the other. They are not kept but made again if a gap follows:
-            what is needed of them is half a megabyte for each channel.
+        overlap: frames that packets share; 0: packets pass as they are, and are not made yet.
     """
 
-    def __init__(self, vocoder: Any, heard: Sequence[tuple[Frames, int]]):
-        self._vocoder, self._heard = vocoder, heard
+    def __init__(self, overlap: int):
+        self._overlap = overlap
+        self._behind: list[Frames] | None = None  # what the packet before says of the next one's first frames
 
-    def push(self, frames: Frames) -> Tensor:
+    def join(self, groups: list[LazyFrames] | None, hops: int) -> list[LazyFrames] | None:
+        """A packet's frames, joined to the packet before; None: it is missing."""
+        if not self._overlap or groups is None:
+            self._behind = None
+            return groups
+        made = map_unique(lambda frames: frames(), groups)
+        if self._behind is not None:
+            made = map_unique(lambda before, now: now.map(crossfade, before), self._behind, made)
+        self._behind = map_unique(lambda frames: frames.during(slice(hops, None)), made)
+        return map_unique(constant, made)
+
+
+def crossfade(packet: Tensor, before: Tensor) -> Tensor:
+    """A packet [..., T] whose first frames come from what the one before says of them [..., V]."""
+    count = before.shape[-1]
+    weight = ((torch.arange(count, device=before.device).float() + 0.5 - count / 4) / (count / 2)).clamp(0, 1)
+    return torch.cat([torch.lerp(before, packet[..., :count], weight), packet[..., count:]], -1)
+
+
+class VocoderStream:
+    """A group of channels: its renderer, and what was heard last.
+
+    Args:
+        heard: frames and how many, one after the other. They are not kept but made again if a gap follows: what is
+            needed of them is half a megabyte for each channel.
+    """
+
+    def __init__(self, renderer: Renderer, heard: Sequence[tuple[LazyFrames, int]]):
+        self._renderer, self._heard = renderer, heard
+
+    def push(self, frames: LazyFrames) -> Tensor:
         """Take frames; return the waveforms [C, N] that are settled by now."""
         made = frames()
-        heard = [*self._heard, (frames, made.shape[-1])]
+        heard = [*self._heard, (frames, made.count)]
         while sum(count for _, count in heard[1:]) >= CONTEXT:
             heard = heard[1:]
         self._heard = heard
-        return self._vocoder.push(made)
+        return self._renderer.push(made)
 
-    def recall(self) -> None:
+    def materialize_history(self) -> None:
         """Make what was heard again, before a gap is filled."""
-        before = torch.cat([frames() for frames, _ in self._heard], -1)[..., -CONTEXT:].clone()
-        self._heard = [(held(before), before.shape[-1])]
+        heard = Frames.stack([frames() for frames, _ in self._heard], -1)
+        before = heard.map(lambda field: field[..., -CONTEXT:].clone())
+        self._heard = [(constant(before), before.count)]
 
-    def fill(self, after: Tensor, missing: int, start: int) -> Tensor:
-        """As `push`, with frames of a gap that `conceal.fill` makes."""
-        return self._vocoder.push(fill(self._heard[0][0](), after, missing, start))
+    def fill(self, after: Frames, missing: int, start: int) -> Tensor:
+        """As `push`, with frames of a gap that `concealment.fill` makes."""
+        before = self._heard[0][0]()
+        return self._renderer.push(before.map(lambda b, a: fill(b, a, missing, start), after))
 
     def flush(self) -> Tensor:
         """The rest, behind what was pushed."""
-        return self._vocoder.flush()
+        return self._renderer.flush()
 
-    def __copy__(self) -> Voice:
-        return Voice(copy.copy(self._vocoder), self._heard)
+    def __copy__(self) -> VocoderStream:
+        return VocoderStream(copy.copy(self._renderer), self._heard)
 
 
-class Voices:
+class VocoderBank:
     """Groups of as many channels as the model works on at once; equal ones are made once, as long as they are equal."""
 
-    def __init__(self, model: Model, channels: int):
+    def __init__(self, model: CodecModel, channels: int):
         counts = [min(model.batch, channels - first) for first in range(0, channels, model.batch)]
         self._channels = channels
-        self._nothing = [torch.zeros(count, model.frame_size, 0, device=model.device) for count in counts]
+        self._nothing = [Frames.silence(count, model.frame_size, 0, model.device) for count in counts]
         ends = (self._nothing[0], self._nothing[-1])
-        first, last = (Voice(model.vocoder(), [(held(nothing), 0)]) for nothing in ends)
-        self._voices = [first] * (len(counts) - 1) + [first if counts[-1] == counts[0] else last]
+        first, last = (VocoderStream(model.renderer(), [(constant(nothing), 0)]) for nothing in ends)
+        self._streams = [first] * (len(counts) - 1) + [first if counts[-1] == counts[0] else last]
 
     @torch.inference_mode()
-    def push(self, frames: list[Frames]) -> np.ndarray:
+    def push(self, frames: list[LazyFrames]) -> np.ndarray:
         """Take the frames of every group; return the waveforms [C, N] that are settled by now."""
-        self._part(frames)
-        return self._run(lambda c, voice: voice.push(frames[c]))
+        self._split_groups(frames)
+        return self._run(lambda c, stream: stream.push(frames[c]))
 
-    def fill(self, missing: int, following: list[Frames] | None) -> Iterator[np.ndarray]:
+    def fill(self, missing: int, following: list[LazyFrames] | None) -> Iterator[np.ndarray]:
         """The same with the frames of a gap in front of others, or at the end; in pieces."""
         if not missing:
             return
         after = self._nothing
         with torch.inference_mode():
             if following:
-                after = alike(lambda frames: frames()[..., :CONTEXT].clone(), following)
-                self._part(after)
-            for voice in {id(voice): voice for voice in self._voices}.values():
-                voice.recall()
+                first = slice(0, CONTEXT)
+                after = map_unique(lambda frames: frames().during(first).map(lambda field: field.clone()), following)
+                self._split_groups(after)
+            for stream in {id(stream): stream for stream in self._streams}.values():
+                stream.materialize_history()
         for start in range(0, missing, PIECE):
             with torch.inference_mode():
-                made = self._run(lambda c, voice, start=start: voice.fill(after[c], missing, start))
+                made = self._run(lambda c, stream, start=start: stream.fill(after[c], missing, start))
             yield made
 
     @torch.inference_mode()
     def flush(self) -> np.ndarray:
         """The rest, behind what was pushed."""
-        return self._run(lambda c, voice: voice.flush())
+        return self._run(lambda c, stream: stream.flush())
 
-    def _part(self, given: list[Any]) -> None:
+    def _split_groups(self, given: list[Any]) -> None:
         """Groups that were one part where they are given different things."""
-        before = list(self._voices)
+        before = list(self._streams)
         for c in range(1, len(before)):
             if before[c] is before[c - 1]:
                 same = given[c] is given[c - 1]
-                self._voices[c] = self._voices[c - 1] if same else copy.copy(before[c])
+                self._streams[c] = self._streams[c - 1] if same else copy.copy(before[c])
 
     def _run(self, job: Callable[..., Tensor]) -> np.ndarray:
         wave = out = np.zeros((self._channels, 0), np.float32)
         done = 0
-        for c, voice in enumerate(self._voices):
-            if not c or voice is not self._voices[c - 1]:
-                wave = job(c, voice).cpu().numpy()
+        for c, stream in enumerate(self._streams):
+            if not c or stream is not self._streams[c - 1]:
+                wave = job(c, stream).cpu().numpy()
             if not c:
                 out = np.empty((self._channels, wave.shape[1]), np.float32)
             out[done : done + len(wave)] = wave

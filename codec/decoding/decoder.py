@@ -1,4 +1,4 @@
-"""Packets -> audio: indices, magnitudes, and the waveform through Griffin-Lim."""
+"""Packets -> audio: one file or stream, packet by packet."""
 
 from __future__ import annotations
 
@@ -8,22 +8,19 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ...format import container
 from ...format.errors import DamageError
-from ...format.layer import MAX_STEPS, Layer
 from ...format.stream import Item, StreamReader
 from ..audio.reader import length_at, resample
-from ..diffusion.ddcm import Walk
-from ..dsp.loudness import PEAK, SPECIAL, audible_energy, peak_of
-from ..errors import ModelError
-from ..levels import COARSEST_STEP, step_size
-from ..model import Model
-from .channels import Frames, Voices, alike, held
+from ..context import each_in_own_context, in_own_context
+from ..dsp.loudness import PEAK, peak_of
+from ..stages import CodecModel
+from ..values import DecodedLatents, Frames
+from .channels import Crossfade, LazyFrames, VocoderBank, map_unique
+from .packets import PacketDecoder
 
-LAYERS = ("all", "base")
 Channel = tuple[int, float] | None  # which of those that are coded, and what it is multiplied by; None: silent
 EDGE = 48  # frames that a decoder which starts in the middle hears before it, so that its first sample is settled
 
@@ -34,15 +31,13 @@ class Decoder:
     Args:
         source: bytes; a buffered binary file object, which may be a pipe that is still being written; or a reader.
         strict: refuse damage, instead of concealing damaged packets.
-        layers: "all"; or "base": enhancement layers are ignored.
-        refine: steps of diffusion for packets that have no enhancement layer. The finest qualities leave nothing to
-            refine, and it becomes 0.
-        prompt, from_step: another prompt than the file's for the steps of diffusion from that one on.
+        layers, refine, prompt, from_step: see `PacketDecoder`.
 
     Attributes:
         header: of the file.
         damage: a line for each thing that was missing or changed, as far as the file was read.
         decoded: how many packets were decoded.
+        refine: steps of diffusion that packets without an enhancement layer get.
 
     Raises:
         FormatError: not an .aldm file, a newer version, or a damaged header.
@@ -51,7 +46,7 @@ class Decoder:
 
     def __init__(
         self,
-        model: Model,
+        model: CodecModel,
         source: bytes | BinaryIO | StreamReader,
         strict: bool = False,
         layers: str = "all",
@@ -59,32 +54,14 @@ class Decoder:
         prompt: str | None = None,
         from_step: int = 0,
     ):
-        if layers not in LAYERS:
-            raise ValueError(f"no layers {layers}; there are {', '.join(LAYERS)}")
-        if not 0 <= refine <= MAX_STEPS:
-            raise ValueError(f"refinement takes 0 to {MAX_STEPS} steps, not {refine}")
-        self.model, self.strict, self.layers, self.refine = model.prompted([], prompt, 0), strict, layers, refine
-        self._prompt = prompt, from_step
-        self.patch = model.autoencoder.patch
+        self.model, self.strict = model, strict
         self.reader = source if isinstance(source, StreamReader) else StreamReader(source)
         self.header, self.damage, self.decoded = self.reader.header, self.reader.damage, 0
-        self._before: list[Tensor | None] = [None] * self.header.channels  # latents before the next packet
-        if self.header.model != model.fingerprint[:4]:
-            needed, have = self.header.model.hex(), model.fingerprint[:4].hex()
-            raise ModelError(f"the file needs model {needed}; {model.name or 'this one'} is {have}")
-        quality = self.header.quality
-        self.based = quality != container.NO_BASE
-        if not (quality < model.codebook.levels or quality >= container.OWN_QUALITY):
-            raise DamageError("a quality that this model does not have")
-        if self.header.packet_hops % self.patch:
-            raise DamageError("a packet duration that this model does not have")
-        if not self.based and layers == "base":
-            raise ValueError("this file has no base layer")
-        if model.denoiser is None and (refine or not self.based):
-            raise ModelError(f"model {model.name} has no denoiser")
-        if model.denoiser and model.denoiser.levels <= quality < container.OWN_QUALITY:
-            self.refine = 0
+        self._packets = PacketDecoder(model, self.header, layers, refine, prompt, from_step)
+        self.refine = self._packets.refine
+        self._history: list[Tensor | None] = [None] * self.header.channels  # latents before the next packet
 
+    @each_in_own_context
     def blocks(
         self, original_rate: bool = False, start: float = 0.0, duration: float | None = None
     ) -> Iterator[np.ndarray]:
@@ -138,9 +115,8 @@ class Decoder:
     def _synthesize(self, first: int, last: float) -> Iterator[np.ndarray]:
         """Waveform blocks [C, n] of frames first .. last - 1, as far as there are packets."""
         size = self.header.packet_hops
-        voices = Voices(self.model, self.header.channels)
+        bank, crossfade = VocoderBank(self.model, self.header.channels), Crossfade(self.model.overlap)
         missing, pushed = 0, False  # frames that wait for the next packet
-        behind: list[Tensor] | None = None  # what the packet before says of this one's first hops
         start = max(0, first - self.model.overlap) // size
         for item in self._items(max(0, start * size - self.model.context) // size):
             begin = item.number * size
@@ -151,24 +127,20 @@ class Decoder:
                 continue
             hops = item.packet.hops if item.packet else size
             skip, stop = max(0, first - begin), int(min(hops, last - begin))
-            if frames is not None and self.model.overlap:
-                made = alike(lambda f: f(), frames)
-                made = alike(crossfade, behind, made) if behind else made
-                behind = alike(lambda m, hops=hops: m[..., hops:], made)
-                frames = alike(held, made)
+            frames = crossfade.join(frames, hops)
             if skip >= stop:
                 continue
             if frames is None:
-                behind = None
                 missing += stop - skip
                 continue
-            frames = alike(lambda f, skip=skip, stop=stop: lambda: f()[..., skip:stop], frames)
-            yield from voices.fill(missing, frames)
-            yield voices.push(frames)
+            part = slice(skip, stop)
+            frames = map_unique(lambda f, part=part: lambda: f().during(part), frames)
+            yield from bank.fill(missing, frames)
+            yield bank.push(frames)
             missing, pushed = 0, True
-        yield from voices.fill(missing, None)
+        yield from bank.fill(missing, None)
         if pushed or missing:
-            yield voices.flush()
+            yield bank.flush()
 
     def _items(self, first: int) -> Iterator[Item]:
         """Packets from number `first` on, and errors where damage ends it."""
@@ -182,71 +154,28 @@ class Decoder:
             more = f" (and {len(self.damage) - 1} more)" if len(self.damage) > 1 else ""
             raise DamageError(f"damaged file: {self.damage[0]}{more}")
 
-    def latents(self, item: Item) -> list[tuple[Tensor, float]]:
-        """Latents [C, latent_channels, N] of a packet's channels that are neither silent nor a copy, and their step.
-
-        The step is that of a quantiser which leaves as much error.
-
-        Returns:
-            those of the base layer, if there is one, and those at the end of a diffusion, if there is one.
+    @in_own_context
+    def latents(self, item: Item) -> DecodedLatents:
+        """Latents of a packet's channels that are neither silent nor a copy.
 
         Raises:
             DamageError: the packet is missing, or does not decode.
         """
-        model, packet, index = self.model.prompted(self.reader.comments, *self._prompt), item.packet, item.number
-        if packet is None or packet.hops % self.patch:
-            raise DamageError("damaged packet: missing, or not a whole number of latent vectors")
-        level = self.header.quality if packet.quality is None else packet.quality
-        if self.based and level >= model.codebook.levels:
-            raise DamageError("damaged packet: a quality that this model does not have")
-        coded, vectors = sum(gain not in SPECIAL for gain in packet.gains), model.vectors_of(packet.hops)
-        if not coded:
-            return []
-        found = []
-        base, step = torch.zeros(coded, model.autoencoder.latent_channels, vectors), COARSEST_STEP
-        if self.based:
-            streams = model.codebook.unpack(packet.payload, coded, vectors, level)
-            base, step = model.dequantize(streams, level), float(step_size(level))
-            found.append((base, step))
-        picked = self._layer(item, level, coded, vectors)
-        refine = self.refine if model.denoiser and self.based and level < model.denoiser.levels else 0
-        if model.denoiser is not None and (picked or refine):
-            numbers = np.arange(coded) + (index << 8)
-            walk = Walk(model.denoiser, base, level if self.based else -1, step, numbers)
-            if picked:
-                found.append((walk.decode(*picked), float(step_size(picked[0].level))))
-            else:
-                found.append((walk.refine(refine), step))
-        if not found:
-            raise DamageError("damaged packet: no layer that can be used")
-        return found
 
-    def _layer(self, item: Item, level: int, coded: int, vectors: int) -> tuple[Layer, np.ndarray] | None:
-        """The enhancement layer of a packet, if there is one that can be used."""
-        if item.layer is None or self.layers == "base":
-            return None
-        try:
-            layer, picks = Layer.parse(item.layer, coded, vectors)
-            if self.model.denoiser is None or layer.denoiser != self.model.denoiser_fingerprint[:2]:
-                raise DamageError("enhancement layer of another denoiser")
-            if self.based and level >= self.model.denoiser.levels:
-                raise DamageError("enhancement layer on a quality that the denoiser does not know")
-        except DamageError as error:
-            if self.strict:
-                raise
-            self.damage.append(f"{self.reader.place(item.number)}: {error}")
-            return None
-        return layer, picks
+        def report(problem: DamageError) -> None:
+            self.damage.append(f"{self.reader.place(item.number)}: {problem}")
 
-    def _frames(self, item: Item, heard: bool) -> list[Frames] | None:
-        """What the vocoders take, of each group of channels; None if the packet is missing or does not decode.
+        return self._packets.decode(item.packet, item.layer, item.number, self.reader.comments, report)
+
+    def _frames(self, item: Item, heard: bool) -> list[LazyFrames] | None:
+        """What renderers take, of each group of channels; None if the packet is missing or does not decode.
 
         That of a group that equals the one before is the same object.
 
         Args:
             heard: whether it is more than context of the next packet.
         """
-        before, self._before = self._before, [None] * self.header.channels
+        before, self._history = self._history, [None] * self.header.channels
         if item.packet is None:
             return None
         try:
@@ -255,81 +184,46 @@ class Decoder:
             self.damage.append(f"{self.reader.place(item.number)}: {error}")
             self._refuse()
             return None
+        self._refuse()
         self.decoded += heard
-        channels, contexts = list[Channel](), list[Tensor | None]()
+        channels, histories = list[Channel](), list[Tensor | None]()
         for c, gain in enumerate(item.packet.gains):
             if gain == container.GAIN_COPY:
                 channels.append(channels[-1])
-                self._before[c] = self._before[c - 1]
+                self._history[c] = self._history[c - 1]
             elif gain == container.GAIN_SILENT:
                 channels.append(None)
             else:
-                coded = len(contexts)
+                coded = len(histories)
                 channels.append((coded, peak_of(gain) / PEAK))
-                contexts.append(before[c])
-                self._before[c] = self._context(before[c], latents[-1][0][coded : coded + 1], item.packet.hops)
+                histories.append(before[c])
+                values = latents.final.values[coded : coded + 1]
+                self._history[c] = self.model.history(before[c], values, item.packet.hops)
         count, size = item.packet.hops + self.model.overlap, self.model.batch
         groups = [channels[first : first + size] for first in range(0, len(channels), size)]
-        out: list[Frames] = []
+        out: list[LazyFrames] = []
         for g, group in enumerate(groups):
             same = g and group == groups[g - 1]
-            out.append(out[-1] if same else functools.partial(self._group, latents, contexts, group, count))
+            out.append(out[-1] if same else functools.partial(self._group, latents, histories, group, count))
         return out
 
     def _group(
-        self, latents: list[tuple[Tensor, float]], contexts: list[Tensor | None], channels: list[Channel], count: int
-    ) -> Tensor:
-        """Frames of a group of channels [C, frame_size, count], of what `latents` found for all that are coded.
+        self, latents: DecodedLatents, histories: list[Tensor | None], channels: list[Channel], count: int
+    ) -> Frames:
+        """Frames of a group of channels, `count` of them each.
 
         Args:
-            contexts: latents before those of each coded channel.
+            latents: of all channels that are coded.
+            histories: latents before those of each coded channel.
         """
-        out = torch.zeros(len(channels), self.model.frame_size, count, device=self.model.device)
         rows = sorted({channel[0] for channel in channels if channel})
-        if rows:
-            if self.model.context:  # not as long for each
-                each = [self._synthesis([(z[[row]], step) for z, step in latents], contexts[row]) for row in rows]
-                made = torch.cat(each)
-            else:
-                made = self._synthesis([(z[rows], step) for z, step in latents])
-            for c, channel in enumerate(channels):
-                if channel:
-                    out[c] = made[rows.index(channel[0])] * channel[1]
-        return out
-
-    def _context(self, before: Tensor | None, latents: Tensor, hops: int) -> Tensor | None:
-        """The last latents up to the end of a packet, as many as the model wants to hear before the next one."""
-        if not self.model.context:
-            return None
-        own = latents[:, :, : hops // self.patch]
-        both = own if before is None else torch.cat([before, own], 2)
-        return both[:, :, -(self.model.context // self.patch) :]
-
-    def _synthesis(self, latents: list[tuple[Tensor, float]], before: Tensor | None = None) -> Tensor:
-        """Frames of what `latents` found; after a diffusion from a base layer, they are as loud as that layer's.
-
-        Args:
-            before: latents of the packet before, which the model hears too.
-        """
-        if before is not None:
-            frames = self.model.frames(torch.cat([before, latents[-1][0]], 2), latents[-1][1])
-            return frames[:, :, before.shape[2] * self.patch :]
-        if len(latents) == 1 or not self.model.corrects_loudness:
-            return self.model.frames(*latents[-1])
-        magnitudes = self.model.decode_magnitudes(*latents[-1])
-        wanted = audible_energy(self.model.decode_magnitudes(*latents[0]))
-        louder = (wanted / audible_energy(magnitudes)).sqrt()[:, None, None]
-        return self.model.framed(magnitudes * louder, latents[-1][1])
-
-
-def crossfade(before: Tensor, packet: Tensor) -> Tensor:
-    """A packet [..., T] whose first frames come from what the one before says of them [..., V].
-
-    In their middle half, it goes over from one account to the other: neither knows well how it ends.
-    """
-    count = before.shape[-1]
-    weight = ((torch.arange(count, device=before.device) + 0.5 - count / 4) / (count / 2)).clamp(0, 1)
-    return torch.cat([torch.lerp(before, packet[..., :count], weight), packet[..., count:]], -1)
+        made = self.model.frames(latents.rows(rows), [histories[row] for row in rows]) if rows else None
+        silence = Frames.silence(1, self.model.frame_size, count, self.model.device)
+        parts = [
+            made.channel(rows.index(channel[0])).times(channel[1]) if made and channel else silence
+            for channel in channels
+        ]
+        return Frames.stack(parts, 0)
 
 
 def cut(blocks: Iterable[np.ndarray], begin: int, end: Callable[[], float]) -> Iterator[np.ndarray]:

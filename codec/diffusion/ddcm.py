@@ -13,7 +13,7 @@ from torch import Tensor
 from ...format.layer import MAX_STEPS, MAX_TIMESTEPS, Layer
 from ...format.philox import UNIT, normals
 from ..levels import TRAINED_LEVELS
-from .denoiser import Denoiser
+from ..stages import Denoiser
 from .schedule import PLAN, Plan
 
 CODEBOOK, START, REFINE, GENERATE = 0, 1, 2, 3  # streams of noise

@@ -34,7 +34,7 @@ def fill(before: Tensor, after: Tensor, missing: int, start: int) -> Tensor:
     Returns:
         [C, bins, PIECE or what is left].
     """
-    t = torch.arange(start, min(missing, start + PIECE), device=before.device)
+    t = torch.arange(start, min(missing, start + PIECE), device=before.device).float()
     both = torch.cat([before, after], -1)
     if not both.shape[-1]:
         return both.new_zeros(*both.shape[:-1], len(t))

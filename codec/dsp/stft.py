@@ -1,4 +1,4 @@
-"""Overlap-add of STFT frames, and linear ramps."""
+"""Overlap-add of STFT frames, and gains that glide from one piece of a stream to the next."""
 
 from __future__ import annotations
 
@@ -24,3 +24,8 @@ def window_sum(count: int, hop: int, window: Tensor) -> Tensor:
 def ramp(count: int, like: Tensor) -> Tensor:
     """So many numbers from 0 to 1, on the device that `like` is on."""
     return torch.linspace(0, 1, count, device=like.device)
+
+
+def glide(wave: Tensor, before: Tensor | None, gain: Tensor) -> Tensor:
+    """A piece [C, N] of a stream times a gain [C, 1] that begins at the piece's before; None: there was none."""
+    return wave * torch.lerp(gain if before is None else before, gain, ramp(wave.shape[1], wave))

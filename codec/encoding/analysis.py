@@ -12,38 +12,44 @@ import torch
 
 from ...format import container
 from ..audio.framing import Framer, Window
-from ..dsp.loudness import PEAK, audible_energy, band_energy, gain_of, loud_parts
-from ..model import Model
-
-RAISE = 0.2  # nats by which the loud parts are raised to see what that does to latents
+from ..dsp.loudness import PEAK, gain_of
+from ..stages import CodecModel
+from ..values import LoudnessTarget
 
 
 @dataclass
-class Analysis:
+class AnalyzedChannel:
+    """A channel of a packet that is neither silent nor a copy.
+
+    Attributes:
+        latents: [C, N].
+        loudness: what keeps its level, if the model has it kept.
+        target: what the base layer quantises in place of the latents, once energy is compensated for.
+    """
+
+    latents: np.ndarray
+    loudness: LoudnessTarget | None = None
+    target: np.ndarray | None = None
+
+    @property
+    def base(self) -> np.ndarray:
+        """What the base layer quantises."""
+        return self.latents if self.target is None else self.target
+
+
+@dataclass
+class AnalyzedPacket:
     """A packet before quantisation.
 
     Attributes:
         hops: duration in units of 10 ms.
         gains: one per channel, as in `Packet`.
-        latents: [C, N] for every channel that is neither silent nor a copy.
-        energies: audible, of the STFT magnitudes that each of the latents stands for.
-        band_energies: of the log-mels, see `gain.band_energy`.
-        louder: [C, N] float16, how each of them changes when what is loud gets louder by a nat.
-        targets: what is quantised in their place, once `loudness.raised` found it.
+        channels: those that are neither silent nor a copy.
     """
 
     hops: int
     gains: list[int] = field(default_factory=list)
-    latents: list[np.ndarray] = field(default_factory=list)
-    energies: list[float] = field(default_factory=list)
-    band_energies: list[float] = field(default_factory=list)
-    louder: list[np.ndarray] = field(default_factory=list)
-    targets: list[np.ndarray] = field(default_factory=list)
-
-    @property
-    def base(self) -> list[np.ndarray]:
-        """What the base layer quantises."""
-        return self.targets or self.latents
+    channels: list[AnalyzedChannel] = field(default_factory=list)
 
 
 class Spool:
@@ -51,13 +57,13 @@ class Spool:
 
     IN_MEMORY = 1 << 25  # bytes; ten minutes have 14 MB for each channel
 
-    def __init__(self, packets: Iterable[Analysis] = ()):
+    def __init__(self, packets: Iterable[AnalyzedPacket] = ()):
         self._file = tempfile.SpooledTemporaryFile(self.IN_MEMORY)  # noqa: SIM115
         self._count = 0
         for packet in packets:
             self.append(packet)
 
-    def append(self, packet: Analysis) -> None:
+    def append(self, packet: AnalyzedPacket) -> None:
         """Add one. All others have to be read to their end."""
         pickle.dump(packet, self._file)
         self._count += 1
@@ -65,7 +71,7 @@ class Spool:
     def __len__(self) -> int:
         return self._count
 
-    def __iter__(self) -> Iterator[Analysis]:
+    def __iter__(self) -> Iterator[AnalyzedPacket]:
         self._file.seek(0)
         for _ in range(self._count):
             yield pickle.load(self._file)
@@ -74,7 +80,7 @@ class Spool:
 class Analyzer:
     """Makes packets of `packet_vectors` latent vectors with one model."""
 
-    def __init__(self, model: Model, packet_vectors: int):
+    def __init__(self, model: CodecModel, packet_vectors: int):
         self.model, self.packet_vectors = model, packet_vectors
 
     def framer(self) -> Framer:
@@ -83,7 +89,7 @@ class Analyzer:
         behind, context = model.overlap * mel.hop_length, model.context * mel.hop_length
         return Framer(self.packet_vectors * patch, mel.pad, patch, behind, context)
 
-    def analyze(self, blocks: Iterable[np.ndarray]) -> Iterator[Analysis]:
+    def analyze(self, blocks: Iterable[np.ndarray]) -> Iterator[AnalyzedPacket]:
         """Waveform blocks [C, n] at the codec's rate -> packets of latents, one after the other."""
         group = list[Window]()
         for window in self._windows(blocks):
@@ -102,13 +108,13 @@ class Analyzer:
             yield from framer.push(block)
         yield from framer.flush()
 
-    def analyze_windows(self, windows: Sequence[Window]) -> list[Analysis]:
+    def analyze_windows(self, windows: Sequence[Window]) -> list[AnalyzedPacket]:
         """Samples of packets of equal shape with those around them, as `framer` gives them -> their latents."""
-        mel, waiting = self.model.mel, list[tuple[Analysis, np.ndarray]]()
+        mel, waiting = self.model.mel, list[tuple[AnalyzedPacket, np.ndarray]]()
         packets = []
         for samples, before, after in windows:
             own = slice(before // mel.hop_length, (samples.shape[1] - 2 * mel.pad - after) // mel.hop_length)
-            packet = Analysis(own.stop - own.start - self.model.overlap)
+            packet = AnalyzedPacket(own.stop - own.start - self.model.overlap)
             packets.append(packet)
             for c, channel in enumerate(samples):
                 if c and np.array_equal(channel, samples[c - 1]):
@@ -128,19 +134,12 @@ class Analyzer:
         return packets
 
     @torch.inference_mode()
-    def _transform(self, normalised: Sequence[tuple[Analysis, np.ndarray]], own: slice) -> None:
+    def _transform(self, normalised: Sequence[tuple[AnalyzedPacket, np.ndarray]], own: slice) -> None:
         """Give packets the latents of their channels, all at once; `own` are their frames."""
         mel, waves = self.model.mel, np.stack([wave for _, wave in normalised])
         magnitudes = mel.spectrum(torch.from_numpy(waves).to(self.model.device)).abs()
         frames = mel.from_magnitudes(magnitudes)
         latents = self.model.encode_mel(frames, own).cpu().numpy()
-        if self.model.corrects_loudness:
-            raised = self.model.encode_mel(frames + RAISE * loud_parts(frames), own).cpu().numpy()
-            for (packet, _), change in zip(normalised, raised - latents, strict=True):
-                packet.louder.append((change / RAISE).astype(np.float16))
-        energies = audible_energy(magnitudes[:, :, own]).cpu().tolist()
-        bands = band_energy(mel, frames[:, own]).cpu().tolist()
-        for (packet, _), *found in zip(normalised, latents, energies, bands, strict=True):
-            packet.latents.append(found[0])
-            packet.energies.append(found[1])
-            packet.band_energies.append(found[2])
+        targets = self.model.loudness_targets(magnitudes, frames, latents, own)
+        for (packet, _), channel, target in zip(normalised, latents, targets, strict=True):
+            packet.channels.append(AnalyzedChannel(channel, target))

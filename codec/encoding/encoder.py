@@ -11,73 +11,62 @@ from torch import Tensor
 
 from ...format import container
 from ...format.container import Packet
-from ...format.layer import FIELDS, Layer
-from ..diffusion.ddcm import DDCM, Walk
-from ..levels import COARSEST_STEP, step_size
-from .analysis import Analysis, Analyzer, Spool
-from .loudness_compensation import output_gains, raised
-from .rate_control import RESOLUTION, ROUGHLY, UNUSED, fit_rate, likely_rate, setting, slower
+from ...format.layer import Layer
+from ..diffusion.ddcm import DDCM
+from ..errors import ModelError
+from ..levels import step_size
+from ..stages import CodecModel, Denoiser
+from .analysis import AnalyzedPacket, Spool
+from .enhancement import enhance, fit_layer, layer_setting, layer_size
+from .loudness_compensation import compensate_energy, output_gains
+from .rate_control import BUDGET_MARGIN, COARSE_TOLERANCE, RESOLUTION, OperatingPoint, RateController
 
-RECORD = 8  # bytes around the body of a record of up to 16 kB, and one to spare
-SURE = 0.997  # of the budget: what is too long has to be coded again
 BATCH = 8  # packets times channels that a diffusion takes at once
 
 Gains = dict[int, tuple[int, ...]]  # of the channels of packets, by their numbers
 
 
-class Plan(NamedTuple):
+class EncodePlan(NamedTuple):
     """How a file is coded.
 
     Attributes:
-        rate: 0 where nothing can be coarser.
-        level, fidelity, ratio: of the base layer; see `ScalarCodebook.quantize`.
-        layer: setting of an enhancement layer.
+        packets: with the targets of the base layer.
+        point: quality of the base layer; None: there is none.
+        layer: setting of an enhancement layer; None: there is none.
     """
 
     packets: Spool
-    rate: float
-    level: int
-    fidelity: float
-    ratio: float
+    point: OperatingPoint | None
     layer: Layer | None
 
-    def coarser(self, excess: float, slack: float) -> Plan:
-        """One for files that are about that many times shorter; `slack` as of the codebook."""
-        if excess < 2 ** (slack / 2):
-            return self._replace(ratio=SURE * self.ratio / excess)
-        rate = slower(self.rate, excess)
-        level, fidelity = setting(rate)
-        return self._replace(rate=rate, level=level, fidelity=fidelity)
 
+class Encoder:
+    """Makes records of analysed packets with one model, for one file or stream.
 
-class Encoder(Analyzer):
-    """Analyses audio, and makes records of it, with one model."""
+    Attributes:
+        rate: the rate controller.
+    """
 
-    def fit_bitrate(
-        self, budget: float, packets: Iterable[Analysis], guess: float | None = None, unused: float = UNUSED
-    ) -> tuple[float, float]:
-        """The rate at which the records of the base layer take at most `budget` bytes, and the ratio, see `Plan`."""
-        codebook = self.model.codebook
-        slack = codebook.slack
-        if guess is None and slack:
-            vectors = sum(self.model.vectors_of(packet.hops) * len(packet.base) for packet in packets)
-            guess = likely_rate(8 * max(budget, 1) / max(vectors, 1))
-        most, finest = budget * 2 ** (slack / 2), codebook.levels - 1.0
-        rate, size = fit_rate(lambda *at: self.size(packets, *at), most, finest, guess, max(unused, slack))
-        return rate, budget / size if 2**-slack <= budget / size <= 2**slack else 1.0
+    def __init__(self, model: CodecModel):
+        self.model = model
+        self.quantizer = model.codebook.encoder()
+        self.rate = RateController(self.quantizer, model.codebook.levels)
 
-    def size(self, packets: Iterable[Analysis], level: int, fidelity: float) -> float:
-        """About how many bytes the records of the base layer take; level NO_BASE: what is left of them."""
-        size = 0.0
-        for packet in packets:
-            size += 10 + 2 * len(packet.gains)  # record and duration
-            if level != container.NO_BASE:
-                size += sum(self.model.codebook.estimate(z, level, fidelity) for z in packet.base) / 8 + 2
-        return size
+    @property
+    def _denoiser(self) -> Denoiser:
+        if self.model.denoiser is None:
+            raise ModelError(f"model {self.model.name} has no denoiser")
+        return self.model.denoiser
 
     def plan(
-        self, packets: Spool, layers: str, budget: float, level: int | None, ddcm: DDCM | None, steps: int | None
-    ) -> Plan:
+        self,
+        packets: Spool,
+        layers: str,
+        budget: float,
+        level: int | None,
+        ddcm: DDCM | None = None,
+        steps: int | None = None,
+    ) -> EncodePlan:
         """How packets are coded in about `budget` bytes.
 
         Args:
@@ -85,130 +74,103 @@ class Encoder(Analyzer):
             level: of the base layer; None: what the budget, or half of it where there are both layers, allows.
             ddcm: setting of the enhancement layer; None: what meets the budget, in so many `steps`.
         """
-        self.model.codebook.forget()
-        rate, layer, quality = 0.0, None, self.model.default_quality if level is None else level
         if layers == "ddcm":
-            quality = container.NO_BASE
-        else:
-            if level is None:
-                rate, _ = self.fit_bitrate(budget if layers == "base" else budget / 2, packets, unused=ROUGHLY)
-            packets = Spool(raised(self.model, packets, int(rate) if level is None else level, layers == "both"))
-        if layers != "base":
-            if quality == container.NO_BASE or level is not None:
-                budget -= self.size(packets, quality, 1.0)
-            if ddcm is None:
-                share = budget / 2 if quality != container.NO_BASE and level is None else budget
-                ddcm = self.fit_layer(share, packets, steps)
-            layer = self.layer(ddcm, quality)
-            budget -= self.layer_size(layer, packets)
-        if level is not None or quality == container.NO_BASE:
-            return Plan(packets, 0.0, quality, 1.0, 1.0, layer)
-        rate, ratio = self.fit_bitrate(SURE * budget, packets, rate)
-        if layers == "both" and self.model.denoiser is not None:
-            rate = min(rate, self.model.denoiser.levels - RESOLUTION)
-        return Plan(packets, rate, *setting(rate), ratio, self.layer(ddcm, int(rate)) if ddcm else None)
+            return EncodePlan(packets, None, self._plan_layer(packets, budget, None, ddcm, steps))
+        if level is not None:
+            fixed = OperatingPoint.fixed(level)
+            packets = Spool(self.compensated(packets, level, layers == "both"))
+            if layers == "base":
+                return EncodePlan(packets, fixed, None)
+            return EncodePlan(packets, fixed, self._plan_layer(packets, budget, fixed, ddcm, steps))
+        share = budget if layers == "base" else budget / 2
+        guess = self.rate.search(share, packets, tolerance=COARSE_TOLERANCE)
+        packets = Spool(self.compensated(packets, guess.level, layers == "both"))
+        if layers == "base":
+            return EncodePlan(packets, self.rate.search(BUDGET_MARGIN * budget, packets, guess.rate), None)
+        ddcm = ddcm or fit_layer(share, packets, steps)
+        budget -= layer_size(layer_setting(self._denoiser, ddcm, self.model.default_quality), packets)
+        point = self.rate.search(BUDGET_MARGIN * budget, packets, guess.rate)
+        rate = min(point.rate, self._denoiser.levels - RESOLUTION)
+        point = OperatingPoint.at(rate, point.bits_ratio)
+        return EncodePlan(packets, point, layer_setting(self._denoiser, ddcm, point.level))
 
-    def layer(self, ddcm: DDCM, level: int) -> Layer:
-        """Parameters of an enhancement layer on a base layer of a level, or NO_BASE."""
-        denoiser = self.model.denoiser
-        assert denoiser is not None  # the caller made sure of it
-        if level == container.NO_BASE:
-            return ddcm.layer(denoiser.fingerprint, None, denoiser.plan)
-        if level >= denoiser.levels:
-            raise ValueError(f"quality {level} leaves nothing to refine: the model's denoiser is for less")
-        return ddcm.layer(denoiser.fingerprint, float(step_size(level)), denoiser.plan)
+    def _plan_layer(
+        self, packets: Spool, budget: float, base: OperatingPoint | None, ddcm: DDCM | None, steps: int | None
+    ) -> Layer:
+        """Setting of an enhancement layer that takes what a base layer leaves of a budget."""
+        ddcm = ddcm or fit_layer(budget - self.rate.size(packets, base), packets, steps)
+        return layer_setting(self._denoiser, ddcm, base and base.level)
 
-    def layer_size(self, layer: Layer, packets: Iterable[Analysis]) -> int:
-        """Bytes of the records of the enhancement layers."""
-        sizes = [layer.size(len(p.latents), self.model.vectors_of(p.hops)) for p in packets if p.latents]
-        return sum(sizes) + RECORD * len(sizes)
-
-    def fit_layer(self, budget: float, packets: Iterable[Analysis], steps: int | None) -> DDCM:
-        """The setting of the most bits whose enhancement layers take at most `budget` bytes, or of the fewest."""
-        sizes = [len(p.latents) * self.model.vectors_of(p.hops) for p in packets if p.latents]
-        vectors, fixed = sum(sizes), len(sizes) * (RECORD + FIELDS.size + 1)
-        return DDCM.fit(8 * (budget - fixed) / max(1, vectors), steps)
+    def compensated(
+        self, packets: Iterable[AnalyzedPacket], level: int, refined: bool = False
+    ) -> Iterator[AnalyzedPacket]:
+        """Packets whose targets make up for the energy that a level takes; see `compensate_energy`."""
+        return compensate_energy(self.model, self.quantizer, packets, level, refined)
 
     def records(
         self,
-        packets: Iterable[Analysis],
-        level: int,
-        fidelity: float = 1.0,
-        ratio: float = 1.0,
+        packets: Iterable[AnalyzedPacket],
+        point: OperatingPoint | None,
         layer: Layer | None = None,
+        *,
         first: int = 0,
-        own: bool = False,
+        own_quality: bool = False,
         gains: Gains | None = None,
     ) -> Iterator[bytes]:
         """Records of packets, from number `first` on.
 
         Args:
-            level: quality; NO_BASE: the enhancement layer is all that there is.
-            fidelity, ratio: see `ScalarCodebook.quantize`.
+            point: quality; None: the enhancement layer is all that there is.
             layer: setting of an enhancement layer.
-            own: packets say their quality themselves.
+            own_quality: packets say their quality themselves.
             gains: what they are at about this quality, if that is known; if not, they are put there.
         """
-        group, most = list[Analysis](), max(BATCH, self.model.batch)
+        gains = {} if gains is None else gains
+        group, most = list[AnalyzedPacket](), max(BATCH, self.model.batch)
         for packet in packets:
             if group and (packet.hops != group[0].hops or len(group) * len(packet.gains) >= most):
-                yield from self._pack(group, first, level, fidelity, ratio, layer, own, gains)
+                yield from self._pack(group, first, point, layer, own_quality, gains)
                 first, group = first + len(group), []
             group.append(packet)
-        yield from self._pack(group, first, level, fidelity, ratio, layer, own, gains)
+        yield from self._pack(group, first, point, layer, own_quality, gains)
 
     def _pack(
         self,
-        packets: Sequence[Analysis],
+        packets: Sequence[AnalyzedPacket],
         first: int,
-        level: int,
-        fidelity: float,
-        ratio: float,
+        point: OperatingPoint | None,
         layer: Layer | None,
-        own: bool,
-        known: Gains | None,
+        own_quality: bool,
+        known: Gains,
     ) -> Iterator[bytes]:
         """Records of packets of equal duration, from number `first` on."""
-        model, based = self.model, level != container.NO_BASE
-        step = float(step_size(level)) if based else COARSEST_STEP
-        streams, latents = list[list[tuple[np.ndarray, np.ndarray]]](), list[Tensor]()
-        for packet in packets:
-            found = [model.codebook.quantize(z, level, fidelity, ratio) for z in packet.base] if based else []
-            streams.append([(classes, indices) for classes, indices, _ in found])
-            latents.append(torch.from_numpy(np.stack([z for *_, z in found])) if found else torch.empty(0))
-        layers: Sequence[bytes | None] = [None] * len(packets)
+        payloads, latents, step = [b""] * len(packets), list[Tensor](), 0.0
+        if point is not None:
+            payloads, latents = self._quantize(packets, point)
+            step = float(step_size(point.level))
+        bodies: Sequence[bytes | None] = [None] * len(packets)
         if layer is not None and packets:
-            layers, ends, reached = self._enhance(packets, first, latents, level, step, layer)
-            if not based:
-                latents, step = ends, float(step_size(reached))
-        known = {} if known is None else known
+            bases, level = (None, 0) if point is None else (latents, point.level)
+            bodies, ends = enhance(self._denoiser, packets, first, bases, level, layer)
+            if point is None:
+                latents, step = [end.values for end in ends], ends[0].step
         numbers = range(first, first + len(packets))
-        if not model.corrects_loudness:
-            known.update(zip(numbers, (tuple(packet.gains) for packet in packets), strict=True))
-        elif not known.keys() >= set(numbers):
+        if not known.keys() >= set(numbers):
             flat = [z for channels in latents for z in channels]
-            known.update(zip(numbers, output_gains(model, packets, flat, step), strict=True))
-        for index, packet, coded, body in zip(numbers, packets, streams, layers, strict=True):
-            payload = model.codebook.pack(coded, level) if coded else b""
-            record = Packet(packet.hops, known[index], payload, level if own else None)
+            known.update(zip(numbers, output_gains(self.model, packets, flat, step), strict=True))
+        quality = point.level if point is not None and own_quality else None
+        for index, packet, payload, body in zip(numbers, packets, payloads, bodies, strict=True):
+            record = Packet(packet.hops, known[index], payload, quality)
             yield container.pack_record(container.PACKET, record.pack(), index)
-            if body is not None and packet.latents:
+            if body is not None and packet.channels:
                 yield container.pack_record(container.LAYER, body, index)
 
-    def _enhance(
-        self, packets: Sequence[Analysis], first: int, bases: list[Tensor], level: int, step: float, layer: Layer
-    ) -> tuple[list[bytes], list[Tensor], int]:
-        """Enhancement layers of packets of equal duration, made together; the latents they lead to, and their level."""
-        denoiser = self.model.denoiser
-        assert denoiser is not None  # the caller made sure of it
-        counts = [len(p.latents) for p in packets]
-        if not sum(counts):
-            return [b""] * len(packets), bases, layer.level
-        target = torch.from_numpy(np.stack([z for p in packets for z in p.latents]))
-        numbers = np.concatenate([np.arange(count) + (n << 8) for n, count in enumerate(counts, first)])
-        based = level != container.NO_BASE
-        base = torch.cat(bases) if based else torch.zeros_like(target)
-        walk = Walk(denoiser, base, level if based else -1, step, numbers)
-        layer, picks, ends = walk.encode(layer, target)
-        borders = np.cumsum(counts)[:-1]
-        return [layer.pack(p) for p in np.split(picks, borders)], list(ends.split(counts)), layer.level
+    def _quantize(self, packets: Sequence[AnalyzedPacket], point: OperatingPoint) -> tuple[list[bytes], list[Tensor]]:
+        """Payloads of packets, and their decoded latents [channels, C, N]."""
+        payloads, latents = list[bytes](), list[Tensor]()
+        for packet in packets:
+            found = [self.quantizer.quantize(channel.base, *point[1:]) for channel in packet.channels]
+            streams = [(q.classes, q.indices) for q in found]
+            payloads.append(self.model.codebook.pack(streams, point.level) if found else b"")
+            latents.append(torch.from_numpy(np.stack([q.latents for q in found])) if found else torch.empty(0))
+        return payloads, latents

@@ -11,14 +11,14 @@ from ...format import container
 from ...format.container import Header
 from ..audio.framing import Window
 from ..audio.reader import Resampler, check_samples
+from ..context import in_own_context
 from ..errors import AudioError
-from .analysis import Analysis
-from .encoder import SURE, Encoder, Gains
-from .loudness_compensation import raised
-from .rate_control import ROUGHLY, setting, slower
+from .analysis import AnalyzedPacket, Analyzer
+from .encoder import Encoder, Gains
+from .rate_control import BUDGET_MARGIN, COARSE_TOLERANCE, OperatingPoint
 
 END_BYTES = len(container.pack_end(0))
-BURST = 2.56  # seconds' worth of bits that may be saved for later
+BURST_SECONDS = 2.56  # of bits that may be saved for later
 
 
 class LiveEncoder:
@@ -37,7 +37,7 @@ class LiveEncoder:
 
     def __init__(
         self,
-        encoder: Encoder,
+        analyzer: Analyzer,
         sample_rate: int,
         channels: int,
         quality: int | None,
@@ -45,11 +45,11 @@ class LiveEncoder:
         preamble: bytes = b"",
     ):
         self.sample_rate, self.channels, self.samples, self.bytes = sample_rate, channels, 0, 0
-        model = encoder.model
-        self._encoder, self._framer = encoder, encoder.framer()
+        model = analyzer.model
+        self._analyzer, self._encoder, self._framer = analyzer, Encoder(model), analyzer.framer()
         self._resampler = Resampler(sample_rate, model.mel.sample_rate, channels)
         self._quality, self._bitrate = quality, bitrate
-        hops = encoder.packet_vectors * model.autoencoder.patch
+        hops = analyzer.packet_vectors * model.autoencoder.patch
         heard = hops + model.overlap + model.context
         self.latency = heard / container.HOPS_PER_SECOND + model.mel.pad / model.mel.sample_rate
         header = Header(
@@ -64,6 +64,7 @@ class LiveEncoder:
         self._packets, self._seconds = 0, 0.0  # that are coded
         self._saved, self._kept = -float(len(self._pending) + END_BYTES), 0.0  # bytes; the latter for the last packet
 
+    @in_own_context
     def push(self, block: np.ndarray) -> bytes:
         """Take samples [C, n] or, of one channel, [n]; return the packets that are complete by now, perhaps none.
 
@@ -77,6 +78,7 @@ class LiveEncoder:
         self.samples += block.shape[1]
         return self._encode(self._framer.push(self._resampler.push(block)))
 
+    @in_own_context
     def flush(self) -> bytes:
         """The rest, and the record that says how long it was.
 
@@ -96,36 +98,36 @@ class LiveEncoder:
     def _encode(self, windows: Iterable[Window]) -> bytes:
         data, self._pending = self._pending, b""
         for window in windows:
-            [packet] = self._encoder.analyze_windows([window])
+            [packet] = self._analyzer.analyze_windows([window])
             if self._quality is not None:
-                packets = raised(self._encoder.model, [packet], self._quality)
-                data += b"".join(self._encoder.records(packets, self._quality, first=self._packets))
+                packets = self._encoder.compensated([packet], self._quality)
+                point = OperatingPoint.fixed(self._quality)
+                data += b"".join(self._encoder.records(packets, point, first=self._packets))
             else:
                 data += self._fit(packet)
             self._packets += 1
         self.bytes += len(data)
         return data
 
-    def _fit(self, packet: Analysis) -> bytes:
+    def _fit(self, packet: AnalyzedPacket) -> bytes:
         """A packet at the finest quality that the bitrate allows."""
         assert self._bitrate is not None
-        a_second = self._bitrate * 125
+        rate, a_second = self._encoder.rate, self._bitrate * 125
         # the last packet is filled up with what nobody sent
         until = min(self._seconds + packet.hops / container.HOPS_PER_SECOND, self.samples / self.sample_rate)
         budget, self._seconds = a_second * (until - self._seconds), until
         least = 10 + 4 * self.channels  # bytes of a last packet of hardly any sound
         keep = max(0, min(least - self._kept, budget / 32))
         self._kept, self._saved = self._kept + keep, self._saved - keep
-        rate, _ = self._encoder.fit_bitrate(budget + self._saved - 1, [packet], unused=ROUGHLY)
-        [packet] = raised(self._encoder.model, [packet], int(rate))
-        rate, ratio = self._encoder.fit_bitrate(SURE * (budget + self._saved) - 1, [packet], rate)
-        gains: Gains = {}
-        while True:
-            quality = (*setting(rate), ratio)
-            found = self._encoder.records([packet], *quality, first=self._packets, own=True, gains=gains)
-            record = b"".join(found)
-            if len(record) <= budget + self._saved or rate == 0:
-                break
-            rate = slower(rate, len(record) / max(budget + self._saved, 1))
-        self._saved = min(self._saved + budget - len(record), BURST * a_second)
+        allowed = budget + self._saved
+        guess = rate.search(allowed - 1, [packet], tolerance=COARSE_TOLERANCE)
+        packets, gains = list(self._encoder.compensated([packet], guess.level)), Gains()
+
+        def encode(point: OperatingPoint) -> bytes:
+            records = self._encoder.records(packets, point, first=self._packets, own_quality=True, gains=gains)
+            return b"".join(records)
+
+        point = rate.search(BUDGET_MARGIN * allowed - 1, packets, guess.rate)
+        record = rate.encode_within(point, max(allowed, 1), encode, steer=False)
+        self._saved = min(self._saved + budget - len(record), BURST_SECONDS * a_second)
         return record

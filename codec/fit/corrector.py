@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ..dsp.loudness import audible_energy
 from ..dsp.mel import LogMel
 from ..levels import step_size
-from ..model import LOUDEST, Model
+from ..model import Model
+from ..stages import MAX_LOG_MEL
 from ..vocoders.griffin_lim import griffin_lim
 from .dataset import AudioCache, Windows
 from .decoder import error, shape_error
@@ -59,7 +60,7 @@ def make(model: Model, wave: Tensor, rng: np.random.Generator) -> Examples:
     latents = model.autoencoder.encode(mel.from_magnitudes(mel.spectrum(wave).abs()))
     levels = rng.integers(model.codebook.levels, size=(2, len(wave))).max(0)
     step = torch.from_numpy(step_size(levels).astype(np.float32))
-    decoded = model.autoencoder.decode(coded(model.codebook, latents, levels), step).clamp(max=LOUDEST)
+    decoded = model.autoencoder.decode(coded(model.codebook, latents, levels), step).clamp(max=MAX_LOG_MEL)
     _, asked = ask(model, decoded, step)
     found = griffin_lim(asked, mel)
     gain = (audible_energy(asked) / audible_energy(mel.spectrum(found).abs())).clamp(0.25, 4).sqrt()

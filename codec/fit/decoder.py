@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ..dsp.loudness import audible_energy
 from ..dsp.mel import LogMel
 from ..levels import step_size
-from ..model import LOUDEST, Model
+from ..model import Model
+from ..stages import MAX_LOG_MEL
 from .dataset import AudioCache, Windows
 from .descent import Run
 from .perception import texture_error
@@ -79,13 +80,13 @@ def train(
             size = torch.from_numpy(step_size(levels).astype(np.float32))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             decoded = autoencoder.decode(latents, size)
-            estimate = net(decoded.clamp(max=LOUDEST), size)
+            estimate = net(decoded.clamp(max=MAX_LOG_MEL), size)
         bins = shape_error(mel, exact, estimate)
         mels = error(decoded, frames, frames, 0.5)
         # the median of levels has too little energy too: the loudest make up for it at the least cost
-        magnitudes = mel.magnitudes(decoded.clamp(max=LOUDEST), 1, estimate.exp())
+        magnitudes = mel.magnitudes(decoded.clamp(max=MAX_LOG_MEL), 1, estimate.exp())
         energy = (audible_energy(magnitudes) / loud).log().abs().mean()
-        texture = texture_error(*(auditory_bands(mel, m) for m in (frames, decoded.clamp(max=LOUDEST)))).mean()
+        texture = texture_error(*(auditory_bands(mel, m) for m in (frames, decoded.clamp(max=MAX_LOG_MEL)))).mean()
         found = {"bins": bins, "mel": mels, "energy": energy, "texture": texture}
         return bins + mels + ENERGY * energy + TEXTURE * texture, found
 

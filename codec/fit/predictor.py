@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..levels import step_size
 from ..nn.predictor import Predictor
-from ..quantization.scalar import ScalarCodebook, dead_zone
+from ..quantization.rdo import dead_zone
+from ..quantization.scalar import ScalarCodebook
 from .descent import Run
 
 LENGTH = 16  # vectors of an example

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..dsp.mel import LogMel
 from ..levels import step_size
 from ..nn.autoencoder import Autoencoder
-from ..quantization.scalar import dead_zone
+from ..quantization.rdo import dead_zone
 from .dataset import AudioCache
 from .perception import texture_error
 

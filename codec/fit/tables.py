@@ -9,7 +9,8 @@ import numpy as np
 from ...format.entropy import Tables
 from ..levels import step_size
 from ..nn.predictor import Predictor
-from ..quantization.scalar import ClassCosts, ScalarCodebook, choose_indices
+from ..quantization.rdo import ClassCosts, choose_indices
+from ..quantization.scalar import ScalarCodebook
 from .predictor import residuals
 
 TOTAL = 1 << 16  # counts of a table add up to about this

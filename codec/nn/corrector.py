@@ -49,7 +49,7 @@ class Corrector(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(blocks))
         self.output = nn.Linear(width, STRIDE * 2 * self.bins)
         # conjugate of how a steady sine in the middle of each bin turns from frame to frame, [bins, 1]
-        angle = 2 * math.pi / N_FFT * (torch.arange(self.bins) * self.short.hop_length % N_FFT)
+        angle = 2 * math.pi / N_FFT * (torch.arange(self.bins) * self.short.hop_length % N_FFT).float()
         self.register_buffer("advance", torch.polar(torch.ones_like(angle), -angle)[:, None], persistent=False)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..nn.autoencoder import Autoencoder
-from .scalar import Bits
+from .rdo import Bits
 
 EXPONENT = 0.4  # of magnitudes: how much more an error counts where they are larger
 RANGE = 6.0  # nats below the loudest; what is quieter counts no less

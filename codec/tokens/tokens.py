@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from ...format import container
-from ..encoding.analysis import Analysis
-from ..encoding.loudness_compensation import raised
+from ..encoding.analysis import AnalyzedPacket
+from ..encoding.loudness_compensation import compensate_energy
 from ..errors import ModelError
-from ..model import Model
 from ..quantization.vector import VectorCodebook
+from ..stages import CodecModel
 
 
-def vector_codebook(model: Model, name: str) -> VectorCodebook | None:
+def vector_codebook(model: CodecModel, name: str) -> VectorCodebook | None:
     """The model's vector codebook for "vq", and None for "scalar".
 
     Raises:
@@ -29,18 +29,19 @@ def vector_codebook(model: Model, name: str) -> VectorCodebook | None:
     return model.vectors if name == "vq" else None
 
 
-def packet_tokens(model: Model, packet: Analysis, level: int, vectors: VectorCodebook | None) -> np.ndarray:
+def packet_tokens(model: CodecModel, packet: AnalyzedPacket, level: int, vectors: VectorCodebook | None) -> np.ndarray:
     """Codebook indices of every channel of a packet, int32: [C, N, latent_channels], zeros where it is silent.
 
     With a vector codebook its codes, [C, N, groups]; silence is the codes of the quietest log-mel.
     """
     count = packet.hops // model.autoencoder.patch
     if vectors is None:
-        [packet] = raised(model, [packet], level)
-        coded = iter([model.codebook.quantize(z, level).indices[:count] for z in packet.base])
+        quantizer = model.codebook.encoder()
+        [packet] = compensate_energy(model, quantizer, [packet], level)
+        coded = iter([quantizer.quantize(channel.base, level).indices[:count] for channel in packet.channels])
         silence = np.zeros((count, model.autoencoder.latent_channels), np.int32)
     else:
-        coded = iter([vectors.quantize(z)[:count] for z in packet.latents])
+        coded = iter([vectors.quantize(channel.latents)[:count] for channel in packet.channels])
         mel = torch.full((1, packet.hops, model.mel.n_mels), model.mel.floor)
         with torch.inference_mode():
             silence = vectors.quantize(model.autoencoder.encode(mel.to(model.device))[0].cpu().numpy())
@@ -54,7 +55,7 @@ def packet_tokens(model: Model, packet: Analysis, level: int, vectors: VectorCod
 
 
 def token_latents(
-    model: Model, tokens: Any, level: int, vectors: VectorCodebook | None, packet_vectors: int
+    model: CodecModel, tokens: Any, level: int, vectors: VectorCodebook | None, packet_vectors: int
 ) -> tuple[Tensor, int]:
     """Latents [C, latent_channels, N] that tokens of `packet_tokens` stand for, and the level whose error they have.
 

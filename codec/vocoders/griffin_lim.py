@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ..dsp.loudness import audible_energy
 from ..dsp.mel import LogMel
-from ..dsp.stft import overlap_add, ramp, window_sum
+from ..dsp.stft import glide, overlap_add, ramp, window_sum
+from ..values import Frames
 from .phases import starting_phases
 
 
@@ -103,6 +104,13 @@ class GriffinLim:
         # The estimate is inconsistent, so its waveform has too little energy; make up for it, gliding to the new gain
         wanted, energy = audible_energy(magnitude.abs()), audible_energy(self.mel.spectrum(wave).abs())
         gain = (wanted / energy).clamp(0.25, 4).sqrt()[:, None]
-        before = gain if self._gain is None else self._gain
-        self._gain = gain
-        return wave[:, done:settled] * torch.lerp(before, gain, ramp(settled - done, wave))
+        before, self._gain = self._gain, gain
+        return glide(wave[:, done:settled], before, gain)
+
+
+class GriffinLimRenderer(GriffinLim):
+    """Griffin-Lim alone, as the renderer of a model."""
+
+    def push(self, frames: Frames) -> Tensor:  # type: ignore[override]
+        """Take frames with STFT magnitudes; return the waveform [C, N] that is settled by now."""
+        return super().push(frames.magnitudes)

@@ -34,7 +34,7 @@ def starting_phases(magnitude: Tensor, hop: int, first: Tensor | None = None) ->
     steep = log.diff(dim=2)
 
     # from the frame before, and from bin 0
-    advance = (2 * math.pi / n_fft * (place * hop % n_fft)).expand_as(log).clone()
+    advance = (2 * math.pi / n_fft * (place * hop % n_fft).float()).expand_as(log).clone()
     advance[:, :, 1:-1] += (steep[:, :, 1:] + steep[:, :, :-1]) * (hop / (2 * HANN * n_fft))
     advance[:, 1:] = (advance[:, 1:] + advance[:, :-1]) / 2
     across = torch.zeros_like(log)
