@@ -16,6 +16,7 @@ from ..format.container import Header
 from ..format.index import LEAST as INDEX_BYTES
 from ..format.index import join_records
 from ..format.stream import StreamReader
+from .arguments import check_layers, check_quality, check_rate
 from .audio.reader import AudioReader
 from .audioldm2.checkpoint import is_checkpoint
 from .context import each_in_own_context, in_own_context
@@ -23,21 +24,20 @@ from .decoding.decoder import Decoder
 from .diffusion.ddcm import DDCM
 from .encoding.analysis import AnalyzedPacket, Analyzer, Spool
 from .encoding.encoder import Encoder, Gains
-from .encoding.enhancement import layer_setting
 from .encoding.live import LiveEncoder
 from .encoding.rate_control import OperatingPoint
 from .errors import ModelError
+from .hub import download_model, is_repository
 from .levels import step_size
 from .model import Model
 from .stages import CodecModel
-from .tags import PROMPT_TAG
-from .tags import without_reserved_tags as without_reserved_tags
+from .tags import PROMPT_TAG, without_reserved_tags
 from .tokens.tokens import packet_tokens, token_latents, vector_codebook
 from .values import DecodedLatents, Latents
 
 Progress = Callable[[float], None]  # called with the seconds of audio that are done
 
-LEAST_SECONDS, PACKET_SECONDS = 0.16, 10.24
+MIN_PACKET_SECONDS, PACKET_SECONDS = 0.16, 10.24
 
 
 class Codec:
@@ -56,8 +56,8 @@ class Codec:
     """
 
     def __init__(self, model: CodecModel, packet_seconds: float = PACKET_SECONDS, vocoder: str | None = None):
-        if not LEAST_SECONDS <= packet_seconds <= PACKET_SECONDS:
-            raise ValueError(f"packets last {LEAST_SECONDS} to {PACKET_SECONDS} s, not {packet_seconds:g}")
+        if not MIN_PACKET_SECONDS <= packet_seconds <= PACKET_SECONDS:
+            raise ValueError(f"packets last {MIN_PACKET_SECONDS} to {PACKET_SECONDS} s, not {packet_seconds:g}")
         self.model = model = model.with_vocoder(vocoder)
         self.sample_rate = model.mel.sample_rate
         self.levels = model.codebook.levels
@@ -71,13 +71,19 @@ class Codec:
         """The codec of an embedded model (by name; None is the default), a model folder, or an AudioLDM 2 checkpoint.
 
         Args:
-            model: a name in the package; "music", "speech", "large" or the hub's name of such a checkpoint; a folder.
-            options: of `Codec`; `device`: "cpu" (default), "cuda", ..., or "auto", a GPU if there is one; and for
-                checkpoints those of `AudioLDM2.from_pretrained`.
+            model: a name in the package; a folder, or "user/name" of one on the Hugging Face hub; "music", "speech",
+                "large" or the hub's name of an AudioLDM 2 checkpoint.
+            options: of `Codec`; `device`: "cpu" (default), "cuda", ..., or "auto", a GPU if there is one; for the hub
+                `revision` and `cache_dir`; for checkpoints those of `AudioLDM2.from_pretrained`.
 
         Raises:
             ModelError: no such model or device, or a model that does not load.
         """
+        hub = {name: options.pop(name) for name in ("revision", "cache_dir") if name in options}
+        if is_repository(model) and not is_checkpoint(model):
+            model = download_model(str(model), **hub)
+        elif hub:
+            raise ValueError(f"{', '.join(hub)}: only for models of the hub")
         if is_checkpoint(model):
             from .audioldm2.model import AudioLDM2
 
@@ -86,6 +92,19 @@ class Codec:
         if foreign := options.keys() - {"packet_seconds", "vocoder", "device"}:
             raise ValueError(f"{', '.join(sorted(foreign))}: only for AudioLDM 2 checkpoints")
         return cls(Model.from_pretrained(model, options.pop("device", None)), **options)
+
+    def __repr__(self) -> str:
+        return f"Codec({self.model.name!r}, sample_rate={self.sample_rate}, device={self.model.device!r})"
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model as a folder, which `from_pretrained` loads and which can be uploaded to the hub as it is.
+
+        Raises:
+            ModelError: an AudioLDM 2 checkpoint, whose weights are not ours to copy.
+        """
+        if not isinstance(self.model, Model):
+            raise ModelError(f"{self.model.name} is a checkpoint of others; copy its folder")
+        self.model.save_pretrained(Path(folder))
 
     @in_own_context
     def encode(
@@ -125,8 +144,8 @@ class Codec:
             AudioError: no usable audio.
             ValueError: a quality or bitrate out of range.
         """
-        level = self._check_rate(bitrate, quality, layers == "both")
-        ddcm, steps = self._check_layers(layers, ddcm, steps, level, bitrate)
+        level = check_rate(self.model, bitrate, quality, layers == "both")
+        ddcm = check_layers(self.model, layers, ddcm, steps, level, bitrate)
         told = [] if prompt is None else [f"{PROMPT_TAG}={prompt}"]
         comments = [*self.model.tags(), *told, *without_reserved_tags(comments)]
         encoder = Encoder(self._prompted(prompt, comments))
@@ -179,7 +198,7 @@ class Codec:
         Raises:
             ValueError: a quality or bitrate out of range.
         """
-        level = self._check_rate(bitrate, quality)
+        level = check_rate(self.model, bitrate, quality)
         extra = b"".join(map(container.pack_comment, (*self.model.tags(), *without_reserved_tags(comments))))
         return LiveEncoder(self._analyzer, sample_rate, channels, None if bitrate else level, bitrate, extra)
 
@@ -208,9 +227,36 @@ class Codec:
         Raises:
             ModelError: the model has no vector codebook.
         """
-        level, vectors = self._level(quality), vector_codebook(self.model, codebook)
+        level, vectors = check_quality(self.model, quality), vector_codebook(self.model, codebook)
         packets = self.analyze(source, sample_rate)
         return torch.from_numpy(np.concatenate([packet_tokens(self.model, p, level, vectors) for p in packets], 1))
+
+    def encode_batch(self, clips: Iterable[Any], sample_rate: int | None = None, **options: Any) -> list[bytes]:
+        """Files of several clips; as `encode` of each, with the same options."""
+        return [self.encode(clip, sample_rate, **options) for clip in clips]
+
+    def decode_batch(self, files: Iterable[Any], **options: Any) -> list[np.ndarray]:
+        """Sound of several files; as `decode` of each, with the same options."""
+        return [self.decode(file, **options) for file in files]
+
+    def tokens_batch(
+        self, batch: Any, sample_rate: int, lengths: Iterable[int] | None = None, **options: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens of a padded batch, each clip's as `tokens` gives them.
+
+        Args:
+            batch: samples [B, C, N].
+            lengths: samples of each clip that are no padding; default: N.
+            options: of `tokens`.
+
+        Returns:
+            int32 [B, C, most, groups], zeros behind the end of a clip; and int64 [B], vectors of each clip.
+        """
+        lengths = [len(clip[0]) for clip in batch] if lengths is None else list(lengths)
+        found = [self.tokens(clip[:, :n], sample_rate, **options) for clip, n in zip(batch, lengths, strict=True)]
+        counts = torch.tensor([tokens.shape[1] for tokens in found])
+        padded = [torch.nn.functional.pad(t, (0, 0, 0, int(counts.max()) - t.shape[1])) for t in found]
+        return torch.stack(padded), counts
 
     @in_own_context
     def detokenize(self, tokens: Any, *, quality: int | None = None, codebook: str = "scalar") -> np.ndarray:
@@ -227,8 +273,8 @@ class Codec:
         Raises:
             ValueError: tokens of another shape, or out of range.
         """
-        vectors = vector_codebook(self.model, codebook)
-        latents, level = token_latents(self.model, tokens, self._level(quality), vectors, self._analyzer.packet_vectors)
+        vectors, level = vector_codebook(self.model, codebook), check_quality(self.model, quality)
+        latents, level = token_latents(self.model, tokens, level, vectors, self._analyzer.packet_vectors)
         with torch.inference_mode():
             frames = self.model.frames(DecodedLatents(Latents(latents, float(step_size(level)))))
             return self.model.synthesize(frames).cpu().numpy()
@@ -346,31 +392,6 @@ class Codec:
 
         return synthesize(self.model, prompt, negative, seconds, steps, seed, guidance, scheduler)
 
-    def _check_rate(self, bitrate: float | None, quality: int | None, both: bool = False) -> int:
-        """The level that a quality asks for, or the model's own choice."""
-        if bitrate is not None and quality is not None and not both:
-            raise ValueError("give a bitrate or a quality, not both")
-        if bitrate is not None and not bitrate > 0:
-            raise ValueError(f"a bitrate is above 0 kbit/s, not {bitrate:g}")
-        return self._level(quality)
-
-    def _check_layers(
-        self, layers: str, ddcm: DDCM | None, steps: int | None, level: int, bitrate: float | None
-    ) -> tuple[DDCM | None, int | None]:
-        """Setting of an enhancement layer, and steps of one that is yet to be chosen; refuses wrong ones at once."""
-        if layers not in ("base", "both", "ddcm"):
-            raise ValueError(f"no layers {layers}; there are base, both, ddcm")
-        if layers == "base" and ddcm is not None:
-            raise ValueError("a DDCM setting is for the layers both and ddcm")
-        plain = DDCM() if steps is None else DDCM(steps)
-        if layers == "base":
-            return None, steps
-        if self.model.denoiser is None:
-            raise ModelError(f"model {self.model.name} has no denoiser")
-        if layers == "both":
-            layer_setting(self.model.denoiser, plain, level)
-        return ddcm or (plain if bitrate is None else None), steps
-
     def _prompted(self, prompt: str | None, comments: list[str]) -> CodecModel:
         """The model as a file with these comments will want it."""
         if prompt is not None:
@@ -384,12 +405,6 @@ class Codec:
             packets.append(packet)
             progress(min(seconds, len(packets) * self._packet_hops / container.HOPS_PER_SECOND))
         return packets
-
-    def _level(self, quality: int | None) -> int:
-        level = self.model.default_quality if quality is None else quality
-        if not 0 <= level < self.levels:
-            raise ValueError(f"this model has quality 0 to {self.levels - 1}, not {level}")
-        return level
 
 
 def read_bytes(source: Any) -> bytes:

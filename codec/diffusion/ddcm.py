@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...format.layer import MAX_STEPS, MAX_TIMESTEPS, Layer
 from ...format.philox import UNIT, normals
+from ..errors import ModelError
 from ..levels import TRAINED_LEVELS
 from ..stages import Denoiser
 from .schedule import PLAN, Plan
@@ -38,7 +39,10 @@ class Way(NamedTuple):
 
 
 def _scheduler(config: dict[str, Any], steps: int) -> Any:
-    from diffusers.schedulers.scheduling_ddim import DDIMScheduler  # 2 s, and only those who use it need it
+    try:  # 2 s, and only those who use it need it
+        from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+    except ImportError as error:
+        raise ModelError("diffusion needs diffusers: pip install 'aldm[diffusion]'") from error
 
     scheduler = DDIMScheduler.from_config(config)
     scheduler.set_timesteps(steps)

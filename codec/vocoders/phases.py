@@ -40,7 +40,7 @@ def starting_phases(magnitude: Tensor, hop: int, first: Tensor | None = None) ->
     across = torch.zeros_like(log)
     across[:, 1:-1] = (log[:, :-2] - log[:, 2:]) * (HANN * n_fft / (2 * hop))
     across = F.pad((across[:, :, 1:] + across[:, :, :-1]) / 2, (1, 0)).cumsum(2)
-    across += math.pi * (place % 2)  # a frame's first sample is half a window before its middle
+    across += math.pi * (place % 2).float()  # a frame's first sample is half a window before its middle
 
     # uphill from each bin
     rising = F.pad(steep > 0, (1, 1))
