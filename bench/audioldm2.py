@@ -110,13 +110,13 @@ def measure(folder: Path, device: str, dtype: str | None, text: bool) -> None:
         network = vocoder.renderer()
         timed(name, lambda vocoder=network: (vocoder.push(frames), vocoder.flush()))  # type: ignore[misc]
     unet = model.denoiser
-    sigma = unet.weights.sigmas[500:501]
+    sigma = unet.runtime.sigmas[500:501]
     step, level = torch.tensor([14.0]), torch.tensor([-1])
     timed("UNet, one step", lambda: unet(latents, sigma, latents, level, step))
     if text:
         from ..codec.audioldm2.text import text_stack
 
-        stack = text_stack(unet.weights.checkpoint, device, model.dtype)
+        stack = text_stack(unet.runtime.checkpoint, device, model.dtype)
         timed("a prompt", lambda: stack.encode_prompt("techno with a strong beat", device, 1, False))
 
 

@@ -134,7 +134,7 @@ class Codec:
                 of the base layer, and the enhancement layer takes what is left.
             layers: "base"; "both": an enhancement layer (DDCM) on top; "ddcm": that alone.
             ddcm: its setting; default: what meets the bitrate, with half of it for the base layer.
-            steps: of that default's walk, 2 .. 255. Default: 14, and up to 40 where there are bits for them.
+            steps: of that default, 2 .. 255. Default: 14, and up to 40 where there are bits for them.
             prompt: says what the sound is, to the denoiser of a model that takes text; stored in the file.
             comments: "NAME=value" strings stored in the file, as in Vorbis comments.
             index: close the file with the offsets of its packets. Without, readers find one by the lengths before it.
@@ -146,8 +146,8 @@ class Codec:
         """
         level = check_rate(self.model, bitrate, quality, layers == "both")
         ddcm = check_layers(self.model, layers, ddcm, steps, level, bitrate)
-        told = [] if prompt is None else [f"{PROMPT_TAG}={prompt}"]
-        comments = [*self.model.tags(), *told, *without_reserved_tags(comments)]
+        prompts = [] if prompt is None else [f"{PROMPT_TAG}={prompt}"]
+        comments = [*self.model.tags(), *prompts, *without_reserved_tags(comments)]
         encoder = Encoder(self._prompted(prompt, comments))
         reader = source if isinstance(source, AudioReader) else AudioReader(source, sample_rate)
         packets, seconds = self._spool(reader, progress), reader.samples / reader.sample_rate

@@ -16,7 +16,7 @@ from ..format.layer import Layer
 from ..format.philox import normals, words
 from .audioldm2.text import Condition, text_stack
 from .audioldm2.unet import UNet
-from .diffusion.ddcm import CODEBOOK, DDCM, GENERATE, Walk, Way, picked_noise, split_blocks
+from .diffusion.ddcm import CODEBOOK, DDCM, GENERATE, Sampler, TimestepRange, picked_noise, split_blocks
 from .dsp.loudness import PEAK, gain_of
 from .encoding.enhancement import layer_setting
 from .errors import ModelError
@@ -53,25 +53,25 @@ def sample_latents(
         negative: what the sound shall not be.
         seed: of the noise that it starts from, and of schedulers that add some.
     """
-    weights = unet.weights
-    stack = text_stack(weights.checkpoint, weights.device, weights.dtype)
-    text, mask, sequence = stack.encode_prompt(prompt, weights.device, 1, guidance > 1, negative_prompt=negative)
-    told = Condition(sequence, text, mask)
+    runtime = unet.runtime
+    stack = text_stack(runtime.checkpoint, runtime.device, runtime.dtype)
+    text, mask, sequence = stack.encode_prompt(prompt, runtime.device, 1, guidance > 1, negative_prompt=negative)
+    conditioning = Condition(sequence, text, mask)
     del stack
-    config = {k: v for k, v in weights.checkpoint.config("scheduler").items() if not k.startswith("_")}
-    walk = getattr(importlib.import_module("diffusers"), SCHEDULERS[scheduler]).from_config(config)
-    walk.set_timesteps(steps)
+    config = {k: v for k, v in runtime.checkpoint.config("scheduler").items() if not k.startswith("_")}
+    sampler = getattr(importlib.import_module("diffusers"), SCHEDULERS[scheduler]).from_config(config)
+    sampler.set_timesteps(steps)
     generator = torch.Generator().manual_seed(seed)
-    shape = (1, weights.vae.channels, vectors, weights.vae.bands)
-    sample = torch.randn(shape, generator=generator) * walk.init_noise_sigma
+    shape = (1, runtime.vae.channels, vectors, runtime.vae.bands)
+    sample = torch.randn(shape, generator=generator) * sampler.init_noise_sigma
     extra = {"generator": generator} if scheduler == "ddim" else {}
-    for timestep in walk.timesteps:
-        inputs = walk.scale_model_input(sample, timestep)
-        noise = weights.noise(inputs.expand(len(sequence), *shape[1:]), timestep, told)
+    for timestep in sampler.timesteps:
+        inputs = sampler.scale_model_input(sample, timestep)
+        noise = runtime.noise(inputs.expand(len(sequence), *shape[1:]), timestep, conditioning)
         if guidance > 1:
             noise = noise[:1] + guidance * (noise[1:] - noise[:1])
-        sample = walk.step(noise, timestep, sample, **extra).prev_sample
-    return weights.vae.flatten(sample)
+        sample = sampler.step(noise, timestep, sample, **extra).prev_sample
+    return runtime.vae.flatten(sample)
 
 
 class Guided:
@@ -105,9 +105,9 @@ def generate_picks(
     Compressed classifier-free guidance (Ohayon et al., ICML 2025): of some random atoms, up to the sign, the one that
     leads most from the guess without the prompt to that with it. A decoder needs no prompt.
     """
-    guided: Any = Guided(UNet(unet.weights), UNet(unet.weights, prompt))
-    channels = unet.weights.vae.latent_channels
-    walk = Walk(guided, torch.zeros(1, channels, vectors), -1, COARSEST_STEP, np.array([index << 8]))
+    guided: Any = Guided(UNet(unet.runtime), UNet(unet.runtime, prompt))
+    channels = unet.runtime.vae.latent_channels
+    sampler = Sampler(guided, torch.zeros(1, channels, vectors), -1, COARSEST_STEP, np.array([index << 8]))
     picks: list[np.ndarray] = []
 
     def noise(step: int, guess: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ def generate_picks(
         picks.append((2 * np.take_along_axis(among, best, 1) + sign)[None])
         return picked_noise(layer, step, picks[-1], channels, vectors)
 
-    end = walk.run(Way(layer.schedule, layer.first, layer.steps), layer.seed, noise)
+    end = sampler.run(TimestepRange(layer.schedule, layer.first, layer.steps), layer.seed, noise)
     return np.stack(picks, 2), end
 
 

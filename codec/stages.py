@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .diffusion.schedule import Plan
+from .diffusion.schedule import NoiseRange
 from .dsp.mel import LogMel
 from .quantization.scalar import ScalarCodebook
 from .quantization.vector import VectorCodebook
@@ -56,7 +56,7 @@ class Denoiser(Protocol):
     Attributes:
         levels: quality levels of the base layer that it knows; on finer ones it has nothing to do.
         schedule: configuration of diffusers' DDIMScheduler.
-        plan: where walks begin and end.
+        noise_range: noise that diffusions begin and end at.
         fingerprint: of its files.
         deviation: [levels + 1, C], standard deviations of the error of each level's latents; last those of latents.
     """
@@ -66,17 +66,17 @@ class Denoiser(Protocol):
     @property
     def schedule(self) -> dict[str, Any]: ...
     @property
-    def plan(self) -> Plan: ...
+    def noise_range(self) -> NoiseRange: ...
     @property
     def fingerprint(self) -> bytes: ...
     @property
     def deviation(self) -> Tensor: ...
 
     def at(self, number: int) -> Denoiser:
-        """The denoiser of that step of a walk."""
+        """The denoiser of that step."""
 
     def start(self, base: Tensor, level: Tensor, step: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of what a walk starts from where the noise has that variance; else as for a call."""
+        """Mean and deviation of what a diffusion starts from where the noise has that variance; else as for a call."""
 
     def __call__(self, noisy: Tensor, sigma: Tensor, base: Tensor, level: Tensor, step: Tensor) -> Tensor:
         """Latents with noise of standard deviation sigma -> latents, both [B, C, N].
@@ -162,7 +162,7 @@ class CodecModel(Protocol):
         """The model as a file with these comments wants it: a prompt steers the denoiser, if it takes text.
 
         Args:
-            prompt: another one for the steps of a walk from `from_step` on.
+            prompt: another one for the steps of a diffusion from `from_step` on.
 
         Raises:
             ModelError: a prompt, and the model takes no text.

@@ -492,7 +492,7 @@ def test_fit_learns_tables_for_a_checkpoint(text_checkpoint: Path, tmp_path: Pat
     assert fitted.detokenize(tokens, codebook="vq").shape[1] == tokens.shape[1] * 640
     denoiser: Any = model.denoiser
     assert denoiser.fingerprint != large.model.denoiser.fingerprint  # its fixed condition is an empty prompt
-    assert denoiser.weights.condition(None).sequence.abs().sum() > 0
+    assert denoiser.runtime.condition(None).sequence.abs().sum() > 0
 
 
 # the command

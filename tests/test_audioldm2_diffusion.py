@@ -13,7 +13,7 @@ from aldm.cli.main import main
 from aldm.codec import Codec
 from aldm.codec.audioldm2.model import AudioLDM2
 from aldm.codec.audioldm2.unet import STEP, UNet, quantiser_error
-from aldm.codec.diffusion.ddcm import DDCM, Walk
+from aldm.codec.diffusion.ddcm import DDCM, Sampler
 from aldm.codec.errors import ModelError
 from aldm.codec.generation import generate_picks
 from aldm.format.layer import Layer
@@ -59,19 +59,19 @@ def test_schedule_is_the_published_one(plain: Codec) -> None:
     unet: Any = plain.model.denoiser
     betas = np.linspace(0.0015**0.5, 0.0195**0.5, 1000) ** 2
     alphas = np.cumprod(1 - betas)
-    np.testing.assert_allclose(unet.weights.sigmas.numpy(), np.sqrt(1 / alphas - 1), rtol=1e-4)
+    np.testing.assert_allclose(unet.runtime.sigmas.numpy(), np.sqrt(1 / alphas - 1), rtol=1e-4)
     for noise in (0.3, 1.0, 20.0, 80.0):
-        near = np.sqrt(1 / alphas - 1)[round(unet.plan.position(noise) * 999)]
+        near = np.sqrt(1 / alphas - 1)[round(unet.noise_range.position(noise) * 999)]
         assert abs(near / noise - 1) < 0.03
 
 
 def test_guess_is_what_the_noise_leaves(plain: Codec) -> None:
     """x = sqrt(abar) * latents + sqrt(1 - abar) * noise, solved for the latents with the UNet's noise."""
     unet: Any = plain.model.denoiser
-    network, vae = unet.weights.network, plain.model.autoencoder
+    network, vae = unet.runtime.network, plain.model.autoencoder
     torch.manual_seed(0)
     noisy, t = torch.randn(1, 128, 40) * 3, 700
-    sigma = unet.weights.sigmas[t : t + 1]
+    sigma = unet.runtime.sigmas[t : t + 1]
     guess = unet(noisy, sigma, torch.zeros_like(noisy), torch.tensor([-1]), torch.tensor([14.0]))
     abar = 1 / (1 + sigma**2)
     x = vae.unflatten(noisy) * abar.sqrt()
@@ -85,14 +85,14 @@ def test_guess_is_what_the_noise_leaves(plain: Codec) -> None:
 @pytest.mark.parametrize("layers", ["ddcm", "both"])
 def test_decoder_walks_where_the_encoder_went(plain: Codec, layers: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ends: list[torch.Tensor] = []
-    encode = Walk.encode
+    encode = Sampler.encode
 
-    def listen(self: Walk, *args: Any) -> Any:
+    def listen(self: Sampler, *args: Any) -> Any:
         found = encode(self, *args)
         ends.append(found[2])
         return found
 
-    monkeypatch.setattr(Walk, "encode", listen)
+    monkeypatch.setattr(Sampler, "encode", listen)
     options: Any = dict(quality=14) if layers == "both" else {}
     data = plain.encode(wave(), 16000, layers=layers, ddcm=DDCM_SHORT, **options)
     assert torch.equal(end(plain, data), ends[0])
@@ -103,12 +103,12 @@ def test_picks_lead_towards_the_sound(plain: Codec) -> None:
     """The noise of every step goes where the latents are missing, the more, the more atoms there are to pick from."""
     (packet,) = plain.analyze(wave(), 16000)
     target = torch.from_numpy(packet.channels[0].latents)[None]
-    run = Walk.run
+    run = Sampler.run
 
     def advances(codebook: int) -> np.ndarray:
         gains: list[float] = []
 
-        def listen(self: Walk, way: Any, seed: int, noise: Any) -> Any:
+        def listen(self: Sampler, way: Any, seed: int, noise: Any) -> Any:
             def heard(step: int, guess: torch.Tensor) -> torch.Tensor:
                 picked = noise(step, guess)
                 gains.append(float((picked * (target - guess)).sum() / (target - guess).norm()))
@@ -117,7 +117,7 @@ def test_picks_lead_towards_the_sound(plain: Codec) -> None:
             return run(self, way, seed, heard)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Walk, "run", listen)
+            patch.setattr(Sampler, "run", listen)
             plain.encode(wave(), 16000, layers="ddcm", ddcm=DDCM(6, codebook=codebook, block=2))
         return np.array(gains)
 
@@ -143,8 +143,8 @@ def test_walks_begin_at_the_quantisers_error(plain: Codec) -> None:
     for quality in range(plain.levels):
         step = 14 * 2 ** (-quality / 8)
         assert quantiser_error(step) == pytest.approx(min(1, STEP * step / 12**0.5))
-        layer = DDCM_SHORT.layer(bytes(2), step, unet.plan)
-        scale = unet.weights.sigmas[999 - round(layer.first * 1000 / layer.schedule)]
+        layer = DDCM_SHORT.layer(bytes(2), step, unet.noise_range)
+        scale = unet.runtime.sigmas[999 - round(layer.first * 1000 / layer.schedule)]
         assert 0.8 < float(scale) / quantiser_error(step) < 2
 
 
@@ -229,12 +229,12 @@ def test_picks_lead_where_the_prompt_says(reading: Codec) -> None:
     """The more candidates, the more the noise goes in the direction of the prompt."""
     unet: Any = reading.model.denoiser
     layer = Layer(bytes(2), 0, 5, 0, 5, 8, 8, 1, 39)
-    told = Walk.run
+    told = Sampler.run
 
     def advance(candidates: int) -> float:
         gains: list[float] = []
 
-        def listen(self: Walk, way: Any, seed: int, noise: Any) -> Any:
+        def listen(self: Sampler, way: Any, seed: int, noise: Any) -> Any:
             guided: Any = self.denoiser
 
             def heard(step: int, guess: torch.Tensor) -> torch.Tensor:
@@ -245,7 +245,7 @@ def test_picks_lead_where_the_prompt_says(reading: Codec) -> None:
             return told(self, way, seed, heard)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Walk, "run", listen)
+            patch.setattr(Sampler, "run", listen)
             generate_picks(unet, "techno", layer, 0, 24, 1, candidates)
         return sum(gains)
 
@@ -271,11 +271,11 @@ def test_synthesis_is_that_of_diffusers(reading: Codec, text_checkpoint: Path, s
 
     unet: Any = reading.model.denoiser
     latents = sample_latents(unet, "a dog", "music", 52, 6, 3, 3.5, scheduler)
-    stack = text_stack(unet.weights.checkpoint, "cpu", torch.float32)
+    stack = text_stack(unet.runtime.checkpoint, "cpu", torch.float32)
     kept = {name: getattr(stack, name) for name in stack.config if not name.startswith("_")}
     kept |= dict(
         vae=reading.model.autoencoder.network,  # type: ignore[dict-item]
-        unet=unet.weights.network,
+        unet=unet.runtime.network,
         vocoder=reading.model._hifigan().__closure__ and _vocoder(text_checkpoint),  # type: ignore[attr-defined]
         scheduler=getattr(diffusers, SCHEDULERS[scheduler]).from_pretrained(text_checkpoint / "scheduler"),
         feature_extractor=ClapFeatureExtractor(),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from aldm.codec import Codec
-from aldm.codec.diffusion.ddcm import DDCM, GENERATE, Walk
+from aldm.codec.diffusion.ddcm import DDCM, GENERATE, Sampler
 from aldm.codec.encoding.enhancement import layer_setting
 from aldm.codec.errors import ModelError
 from aldm.format import container
@@ -111,8 +111,8 @@ def test_generated_file_decodes_to_the_generated_latents(codec: Codec) -> None:
     layer = ddcm.layer(codec.model.denoiser.fingerprint, None)
     random = words(7, GENERATE, 0, np.zeros(1), 16 * 8 * 3)[0] >> np.uint32(31 - 5)
     start = torch.zeros(1, codec.model.autoencoder.latent_channels, 32)
-    walk = Walk(denoiser, start, -1, 14.0, np.array([0]))
-    generated = walk.decode(layer, random.astype(np.int64).reshape(1, 16, 8, 3))
+    sampler = Sampler(denoiser, start, -1, 14.0, np.array([0]))
+    generated = sampler.decode(layer, random.astype(np.int64).reshape(1, 16, 8, 3))
     assert torch.equal(latents(codec, data), generated)
     assert codec.generate(5, 7, ddcm) == data
     assert codec.generate(5, 8, ddcm) != data

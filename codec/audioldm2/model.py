@@ -27,7 +27,7 @@ from ..values import DecodedLatents, Frames, LoudnessTarget
 from ..vocoders.hifigan import HifiGan, Hybrid, MelGriffinLim
 from .checkpoint import LICENCE, Checkpoint
 from .loading import load_network
-from .unet import UNet, Weights
+from .unet import UNet, UNetRuntime
 
 DTYPES = ("float32", "float16", "bfloat16")
 OVERLAP = 64  # hops that a packet of 1024 shares with the next one: 6 % of the bits
@@ -174,7 +174,7 @@ class AudioLDM2(CodecModel):
             mel,
             vae,
             codebook,
-            denoiser=UNet(Weights(checkpoint, vae, device, chosen)) if checkpoint.has("unet") else None,
+            denoiser=UNet(UNetRuntime(checkpoint, vae, device, chosen)) if checkpoint.has("unet") else None,
             vectors=load_vector_codebook(checkpoint.root),
             name=checkpoint.name,
             fingerprint=checkpoint.fingerprint(*files),

@@ -15,7 +15,7 @@ PARTS = ("text_encoder", "text_encoder_2", "projection_model", "language_model",
 
 
 class Condition(NamedTuple):
-    """What the UNet is told: `sequence` [1, 8, 768] of GPT-2, `text` [1, L, 1024] of T5 and its `mask` [1, L]."""
+    """Conditioning of the UNet: `sequence` [1, 8, 768] of GPT-2, `text` [1, L, 1024] of T5 and its `mask` [1, L]."""
 
     sequence: Tensor
     text: Tensor

@@ -1,4 +1,4 @@
-"""The UNet of an AudioLDM 2 checkpoint as the codec's denoiser, and what it is told about the sound in words."""
+"""The UNet of an AudioLDM 2 checkpoint as the codec's denoiser, and its conditioning by text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...format.adaptive import LEVELS
 from ...format.layer import MAX_TIMESTEPS
-from ..diffusion.schedule import Plan
+from ..diffusion.schedule import NoiseRange
 from ..errors import ModelError
 from ..levels import step_size
 from ..quantization.adaptive import COARSEST_UNIT_VARIANCE
@@ -27,7 +27,7 @@ TOKENS = 8  # of the sequence that GPT-2 makes of a prompt
 CONDITION = "codec/condition.safetensors"  # of a folder whose fixed condition is its own
 
 
-class VariancePlan(Plan):
+class UnitVarianceNoiseRange(NoiseRange):
     """For latents of unit variance under the schedule of a checkpoint.
 
     Args:
@@ -36,7 +36,7 @@ class VariancePlan(Plan):
 
     def __init__(self, sigmas: np.ndarray):
         self._logs = np.log(sigmas)
-        self.quietest, self.loudest = float(sigmas[0]), float(sigmas[-1])
+        self.min_sigma, self.max_sigma = float(sigmas[0]), float(sigmas[-1])
 
     def position(self, noise: float) -> float:
         return float(np.interp(np.log(noise), self._logs, np.linspace(0, 1, len(self._logs))))
@@ -44,7 +44,7 @@ class VariancePlan(Plan):
     def alone(self, bits: float) -> tuple[float, float]:
         # To: as much error as an ideal code of so many bits leaves in 128 values. From: what settles on the whole; with
         # an ideal denoiser of white latents, 3 would leave 10 to 25 % less error at high rates, and 20 as much more.
-        return min(8.0, self.loudest), max(self.quietest, 2 ** (-bits / 128))
+        return min(8.0, self.max_sigma), max(self.min_sigma, 2 ** (-bits / 128))
 
     def upon(self, step: float) -> tuple[float, float]:
         error = quantiser_error(step)  # with more fresh noise than this, few picks make it worse than the base alone
@@ -53,7 +53,7 @@ class VariancePlan(Plan):
     def refinement(self, step: float) -> tuple[float, float]:
         """From a little more noise than the quantiser's error, which the UNet takes for a part of it."""
         error = quantiser_error(step)
-        return 1.2 * error, max(self.quietest, 0.25 * error)
+        return 1.2 * error, max(self.min_sigma, 0.25 * error)
 
 
 def quantiser_error(step: float) -> float:
@@ -61,7 +61,7 @@ def quantiser_error(step: float) -> float:
     return min(1.0, ERROR * STEP * step)
 
 
-class Weights:
+class UNetRuntime:
     """What all uses of a checkpoint's UNet have in common; each part loads when it is first used.
 
     Args:
@@ -93,8 +93,8 @@ class Weights:
         return ((1 - alphas) / alphas).sqrt()
 
     @functools.cached_property
-    def plan(self) -> VariancePlan:
-        return VariancePlan(self.sigmas.double().numpy())
+    def noise_range(self) -> UnitVarianceNoiseRange:
+        return UnitVarianceNoiseRange(self.sigmas.double().numpy())
 
     @functools.cached_property
     def fingerprint(self) -> bytes:
@@ -122,7 +122,7 @@ class Weights:
         return (self.checkpoint.root / CONDITION).is_file()
 
     def condition(self, prompt: str | None) -> Condition:
-        """What the UNet is told by a prompt; None: by the fixed condition.
+        """Conditioning by a prompt; None: the fixed one.
 
         Version 1 of that is zeros for GPT-2's sequence, as in the training of the unconditional case, and one token of
         zeros for T5's; or what is in the file CONDITION of the folder.
@@ -140,14 +140,14 @@ class Weights:
         return self._conditions[prompt]
 
     @torch.inference_mode()
-    def noise(self, sample: Tensor, timestep: Any, told: Condition) -> Tensor:
+    def noise(self, sample: Tensor, timestep: Any, conditioning: Condition) -> Tensor:
         """The UNet's answer for samples of the diffusion: both [B, channels, N, bands], on the CPU, float32.
 
         Args:
-            told: the same for all, or something for each.
+            conditioning: the same for all, or something for each.
         """
         network, parts = self.network, []
-        whole = [part.to(self.device).expand(len(sample), *part.shape[1:]) for part in told]
+        whole = [part.to(self.device).expand(len(sample), *part.shape[1:]) for part in conditioning]
         for some, *about in zip(sample.split(self.batch), *(part.split(self.batch) for part in whole), strict=True):
             sequence, text, mask = about
             answer = network(
@@ -169,12 +169,12 @@ class UNet:
     than a step of its quantiser, where the latents cannot be.
 
     Attributes:
-        weights: of the network.
-        prompt: what it is told; None: the fixed condition.
-        edit: another prompt for the steps of a walk from `from_step` on.
+        runtime: of the network.
+        prompt: what conditions it; None: the fixed condition.
+        edit: another prompt for the steps from `from_step` on.
     """
 
-    weights: Weights
+    runtime: UNetRuntime
     prompt: str | None = None
     edit: str | None = None
     from_step: int = 0
@@ -183,28 +183,28 @@ class UNet:
 
     @property
     def schedule(self) -> dict[str, Any]:
-        return self.weights.schedule
+        return self.runtime.schedule
 
     @property
-    def plan(self) -> VariancePlan:
-        return self.weights.plan
+    def noise_range(self) -> UnitVarianceNoiseRange:
+        return self.runtime.noise_range
 
     @property
     def fingerprint(self) -> bytes:
-        return self.weights.fingerprint
+        return self.runtime.fingerprint
 
     @property
     def deviation(self) -> Tensor:
         """Of the error at each level, about, and last of latents: [levels + 1, latent_channels]."""
         errors = [quantiser_error(float(step_size(level))) for level in range(self.levels)]
-        return torch.tensor([*errors, 1.0])[:, None].expand(-1, self.weights.vae.latent_channels)
+        return torch.tensor([*errors, 1.0])[:, None].expand(-1, self.runtime.vae.latent_channels)
 
     def at(self, number: int) -> UNet:
-        """The denoiser of that step of a walk."""
+        """The denoiser of that step."""
         return self if self.edit is None or number < self.from_step else replace(self, prompt=self.edit, edit=None)
 
     def start(self, base: Tensor, level: Tensor, step: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of what a walk starts from where the noise has that variance; else as for a call."""
+        """Mean and deviation of what a diffusion starts from where the noise has that variance; else as for a call."""
         if int(level[0]) < 0:
             return torch.zeros_like(base), (1 + noise).sqrt()
         error = quantiser_error(float(step[0]))
@@ -218,11 +218,11 @@ class UNet:
             base: [B, C, N], the base layer's latents; ignored where level [B] is -1.
             step: [B], as `step_size` gives it.
         """
-        weights = self.weights
-        timestep = int((weights.sigmas - sigma[0]).abs().argmin())
-        sample = weights.vae.unflatten(noisy / (1 + sigma[0] ** 2).sqrt())
-        noise = weights.noise(sample, timestep, weights.condition(self.prompt))
-        guess = noisy - sigma[0] * weights.vae.flatten(noise)
+        runtime = self.runtime
+        timestep = int((runtime.sigmas - sigma[0]).abs().argmin())
+        sample = runtime.vae.unflatten(noisy / (1 + sigma[0] ** 2).sqrt())
+        noise = runtime.noise(sample, timestep, runtime.condition(self.prompt))
+        guess = noisy - sigma[0] * runtime.vae.flatten(noise)
         if int(level[0]) >= 0:
             reach = STEP * float(step[0])
             guess = guess.clamp(base - reach, base + reach)

@@ -11,7 +11,7 @@ from ...format import container
 from ...format.container import Header, Packet
 from ...format.errors import DamageError
 from ...format.layer import MAX_STEPS, Layer
-from ..diffusion.ddcm import Walk
+from ..diffusion.ddcm import Sampler
 from ..dsp.loudness import SPECIAL
 from ..errors import ModelError
 from ..levels import COARSEST_STEP, step_size
@@ -99,11 +99,11 @@ class PacketDecoder:
             report(error)
         if denoiser is not None:
             numbers = np.arange(coded) + (number << 8)
-            walk = Walk(denoiser, latents.values, level if self._based else -1, latents.step, numbers)
+            sampler = Sampler(denoiser, latents.values, level if self._based else -1, latents.step, numbers)
             if picked is not None:
-                refined = Latents(walk.decode(*picked), float(step_size(picked[0].level)))
+                refined = Latents(sampler.decode(*picked), float(step_size(picked[0].level)))
             elif self.refine and self._based and level < denoiser.levels:
-                refined = Latents(walk.refine(self.refine), latents.step)
+                refined = Latents(sampler.refine(self.refine), latents.step)
         if base is None and refined is None:
             raise DamageError("damaged packet: no layer that can be used")
         return DecodedLatents(base, refined)

@@ -1,4 +1,4 @@
-"""Reverse diffusion of latents: refinement and DDCM are the same walk with noise from different places."""
+"""Reverse diffusion of latents: refinement and DDCM are one sampler with noise from different places."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ...format.philox import UNIT, normals
 from ..errors import ModelError
 from ..levels import TRAINED_LEVELS
 from ..stages import Denoiser
-from .schedule import PLAN, Plan
+from .schedule import NOISE_RANGE, NoiseRange
 
 CODEBOOK, START, REFINE, GENERATE = 0, 1, 2, 3  # streams of noise
 FINEST = TRAINED_LEVELS - 1  # level of latents that are as good as exact
-MOST_STEPS = 40  # of a walk whose length is chosen by bitrate
+MAX_CHOSEN_STEPS = 40  # of a diffusion whose length is chosen by bitrate
 CHUNK = 1 << 22  # values of a codebook that are in memory at once
 
 
-class Way(NamedTuple):
+class TimestepRange(NamedTuple):
     """Steps number first .. first + steps - 1 of a schedule that leads from the most noise to the least."""
 
     schedule: int
@@ -31,9 +31,9 @@ class Way(NamedTuple):
     steps: int
 
     @classmethod
-    def between(cls, start: float, end: float, steps: int, plan: Plan = PLAN) -> Way:
-        """The way of so many steps that begins at noise of `start` and whose last guess is made at `end`."""
-        begin, stop = plan.position(start), plan.position(end)
+    def between(cls, start: float, end: float, steps: int, noise_range: NoiseRange = NOISE_RANGE) -> TimestepRange:
+        """So many timesteps, the first with noise of `start`, the last with noise of `end`."""
+        begin, stop = noise_range.position(start), noise_range.position(end)
         schedule = MAX_TIMESTEPS if steps == 1 else min(MAX_TIMESTEPS, max(steps, round((steps - 1) / (begin - stop))))
         return cls(schedule, min(round(schedule * (1 - begin)), schedule - steps), steps)
 
@@ -54,7 +54,7 @@ class DDCM:
     """What sets the rate of a DDCM layer.
 
     Args:
-        steps: of the walk, 2 .. 255; all but the last have picks.
+        steps: of the diffusion, 2 .. 255; all but the last have picks.
         codebook: atoms in the codebook of a step, a power of two, 1 .. 16384.
         block: latent vectors (of 160 ms) that share a pick, 1 .. 64.
         atoms: picks for each block and step, 1 .. 64 and at most `codebook`.
@@ -77,18 +77,20 @@ class DDCM:
             raise ValueError(f"DDCM takes 2 to {MAX_STEPS} steps, not {self.steps}")
         self.layer(bytes(2), None)
 
-    def layer(self, denoiser: bytes, step: float | None, plan: Plan = PLAN) -> Layer:
+    def layer(self, denoiser: bytes, step: float | None, noise_range: NoiseRange = NOISE_RANGE) -> Layer:
         """Parameters as a file has them.
 
         Args:
             denoiser: fingerprint.
             step: of the base layer's quantiser, or None without a base layer.
-            plan: of the denoiser.
+            noise_range: of the denoiser.
         """
-        start, end = plan.alone(self.bits) if step is None else plan.upon(step)
+        start, end = noise_range.alone(self.bits) if step is None else noise_range.upon(step)
         bits = self.codebook.bit_length() - 1
-        way = Way.between(start, min(max(end, plan.quietest), start / 2), self.steps, plan)
-        return Layer(denoiser[:2], self.seed, *way, self.block, bits, self.atoms, FINEST)
+        timesteps = TimestepRange.between(
+            start, min(max(end, noise_range.min_sigma), start / 2), self.steps, noise_range
+        )
+        return Layer(denoiser[:2], self.seed, *timesteps, self.block, bits, self.atoms, FINEST)
 
     @property
     def bits(self) -> float:
@@ -103,7 +105,7 @@ class DDCM:
         best; and by default, many bits go to more steps rather than more atoms.
         """
         if steps is None:
-            steps = min(MOST_STEPS, max(cls.steps, int(bits / cls.codebook.bit_length()) + 1))
+            steps = min(MAX_CHOSEN_STEPS, max(cls.steps, int(bits / cls.codebook.bit_length()) + 1))
         settings = [
             cls(steps, 1 << size, block, atoms, seed)
             for block in (1, 2, 4, 8, 16, 32, 64)
@@ -121,7 +123,7 @@ def gaussian(seed: int, stream: int, step: int, numbers: np.ndarray, shape: tupl
     return torch.from_numpy(flat.reshape(-1, shape[1], shape[0])).float().transpose(1, 2) / UNIT
 
 
-class Walk:
+class Sampler:
     """A reverse diffusion of some latents.
 
     Args:
@@ -137,14 +139,14 @@ class Walk:
         self.level, self.step = torch.full((len(base),), level), torch.full((len(base),), step)
 
     @torch.inference_mode()
-    def run(self, way: Way, seed: int, noise: Callable[[int, Tensor], Tensor]) -> Tensor:
-        """Latents [B, C, N] as guessed at the end of the way, which is walked with DDIM and eta = 1.
+    def run(self, span: TimestepRange, seed: int, noise: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """Latents [B, C, N] as guessed at the last of the timesteps, by DDIM with eta = 1.
 
         Args:
             noise: (step from 0 on, present guess of the latents) -> noise of that step, [B, C, N].
         """
-        scheduler = _scheduler(self.denoiser.schedule, way.schedule)
-        timesteps = scheduler.timesteps[way.first : way.first + way.steps]
+        scheduler = _scheduler(self.denoiser.schedule, span.schedule)
+        timesteps = scheduler.timesteps[span.first : span.first + span.steps]
         alpha = scheduler.alphas_cumprod[timesteps[0]]
         mean, spread = self.denoiser.start(self.base, self.level, self.step, (1 - alpha) / alpha)
         shape = (self.base.shape[1], self.base.shape[2])
@@ -153,19 +155,19 @@ class Walk:
             alpha = scheduler.alphas_cumprod[timestep]
             sigma = ((1 - alpha) / alpha).sqrt().expand(len(sample))
             guess = self.denoiser.at(number)(sample / alpha.sqrt(), sigma, self.base, self.level, self.step)
-            if number == way.steps - 1:
+            if number == span.steps - 1:
                 return guess
             picked = noise(number, guess)
             sample = scheduler.step(guess, timestep, sample, eta=1.0, variance_noise=picked).prev_sample
-        raise AssertionError("a way has a last step")
+        raise AssertionError("a range of timesteps has a last one")
 
     def refine(self, steps: int, seed: int = 0) -> Tensor:
-        """Walk from the base layer with noise that is random, but the same in every run."""
+        """Start at the base layer, with noise that is random, but the same in every run."""
         step = float(self.step[0])
-        plan = self.denoiser.plan
-        way = Way.between(*plan.refinement(step), steps, plan)
+        noise_range = self.denoiser.noise_range
+        timesteps = TimestepRange.between(*noise_range.refinement(step), steps, noise_range)
         shape = (self.base.shape[1], self.base.shape[2])
-        return self.run(way, seed, lambda i, _: gaussian(seed, REFINE, i, self.numbers, shape))
+        return self.run(timesteps, seed, lambda i, _: gaussian(seed, REFINE, i, self.numbers, shape))
 
     def encode(self, layer: Layer, target: Tensor) -> tuple[Layer, np.ndarray, Tensor]:
         """DDCM: picks the noise that leads to `target` [B, C, N].
@@ -193,7 +195,7 @@ class Walk:
             picks.append((2 * best + (scores.gather(2, best) < 0)).numpy())
             return picked_noise(layer, step, picks[-1], channels, vectors)
 
-        end = self.run(Way(layer.schedule, layer.first, layer.steps), layer.seed, noise)
+        end = self.run(TimestepRange(layer.schedule, layer.first, layer.steps), layer.seed, noise)
         shape = layer.shape(len(target), vectors)
         known = self.denoiser.deviation[:-1].square().sum(1)  # errors of the levels
         left = ((target - end) ** 2).sum(1).mean()
@@ -201,10 +203,10 @@ class Walk:
         return replace(layer, level=level), np.stack(picks, 2) if picks else np.zeros(shape, np.int64), end
 
     def decode(self, layer: Layer, picks: np.ndarray) -> Tensor:
-        """Walk along the picks [B, blocks, steps - 1, atoms]."""
+        """Follow the picks [B, blocks, steps - 1, atoms]."""
         _, channels, vectors = self.base.shape
         return self.run(
-            Way(layer.schedule, layer.first, layer.steps),
+            TimestepRange(layer.schedule, layer.first, layer.steps),
             layer.seed,
             lambda step, _: picked_noise(layer, step, picks[:, :, step], channels, vectors),
         )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..levels import COARSEST_STEP
 from ..nn.layers import EMBEDDING, LevelEmbedding, ResidualBlock
-from .schedule import PLAN, schedule_config
+from .schedule import NOISE_RANGE, schedule_config
 
 NO_BASE_STEP = 2 * COARSEST_STEP  # stands for the step of a base layer that is not there
 
@@ -35,7 +35,7 @@ class Denoiser(nn.Module):
         deviation: [levels + 1, C], standard deviations of the error of each level's latents; last those of latents.
     """
 
-    plan = PLAN
+    noise_range = NOISE_RANGE
     fingerprint = bytes(32)
     mean: Tensor
     deviation: Tensor
@@ -72,12 +72,12 @@ class Denoiser(nn.Module):
         return mean, self.deviation[level].square()[..., None]
 
     def start(self, base: Tensor, level: Tensor, step: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of what a walk starts from where the noise has that variance; else as for `forward`."""
+        """Mean and deviation of what a diffusion starts from, at noise of that variance; else as for `forward`."""
         mean, variance = self.prior(base, level, base)
         return mean, (variance + noise).sqrt()
 
     def at(self, number: int) -> Denoiser:
-        """The denoiser of that step of a walk."""
+        """The denoiser of that step."""
         return self
 
     def forward(self, noisy: Tensor, sigma: Tensor, base: Tensor | None, level: Tensor, step: Tensor) -> Tensor:

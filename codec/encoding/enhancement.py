@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...format.layer import FIELDS, Layer
-from ..diffusion.ddcm import DDCM, Walk
+from ..diffusion.ddcm import DDCM, Sampler
 from ..levels import COARSEST_STEP, step_size
 from ..stages import Denoiser
 from ..values import Latents
@@ -25,10 +25,10 @@ def layer_setting(denoiser: Denoiser, ddcm: DDCM, level: int | None) -> Layer:
         ValueError: the level leaves nothing to refine.
     """
     if level is None:
-        return ddcm.layer(denoiser.fingerprint, None, denoiser.plan)
+        return ddcm.layer(denoiser.fingerprint, None, denoiser.noise_range)
     if level >= denoiser.levels:
         raise ValueError(f"quality {level} leaves nothing to refine: the model's denoiser is for less")
-    return ddcm.layer(denoiser.fingerprint, float(step_size(level)), denoiser.plan)
+    return ddcm.layer(denoiser.fingerprint, float(step_size(level)), denoiser.noise_range)
 
 
 def layer_size(layer: Layer, packets: Iterable[AnalyzedPacket]) -> int:
@@ -65,10 +65,10 @@ def enhance(
     target = torch.from_numpy(np.stack([channel.latents for p in packets for channel in p.channels]))
     numbers = np.concatenate([np.arange(count) + (n << 8) for n, count in enumerate(counts, first)])
     if bases is None:
-        walk = Walk(denoiser, torch.zeros_like(target), -1, COARSEST_STEP, numbers)
+        sampler = Sampler(denoiser, torch.zeros_like(target), -1, COARSEST_STEP, numbers)
     else:
-        walk = Walk(denoiser, torch.cat(list(bases)), level, float(step_size(level)), numbers)
-    layer, picks, ends = walk.encode(layer, target)
+        sampler = Sampler(denoiser, torch.cat(list(bases)), level, float(step_size(level)), numbers)
+    layer, picks, ends = sampler.encode(layer, target)
     step = float(step_size(layer.level))
     packed = [layer.pack(p) for p in np.split(picks, np.cumsum(counts)[:-1])]
     return packed, [Latents(values, step) for values in ends.split(counts)]

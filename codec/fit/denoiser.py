@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.denoiser import Denoiser
-from ..diffusion.schedule import LOUDEST, noise_levels
+from ..diffusion.schedule import MAX_SIGMA, noise_levels
 from ..levels import step_size
 from ..model import Model
 from .dataset import AudioCache, Windows, encode_clips
@@ -93,7 +93,7 @@ def train(
         rng = np.random.default_rng([run.seed, step, 2])
         level = rng.integers(denoiser.levels, size=run.batch_size)
         level[rng.random(run.batch_size) < ALONE] = -1
-        farthest = np.where(level < 0, LOUDEST, FARTHEST * step_size(level))
+        farthest = np.where(level < 0, MAX_SIGMA, FARTHEST * step_size(level))
         sigma = sigmas[torch.from_numpy(rng.integers(np.searchsorted(sigmas, farthest).clip(1)))]
         with torch.no_grad():
             frames = model.mel.from_magnitudes(model.mel.spectrum(windows.batch(step, run.batch_size)).abs())

@@ -12,10 +12,10 @@ from ..nn.autoencoder import Autoencoder
 from .rdo import Bits
 
 EXPONENT = 0.4  # of magnitudes: how much more an error counts where they are larger
-RANGE = 6.0  # nats below the loudest; what is quieter counts no less
+DYNAMIC_RANGE = 6.0  # nats below the loudest; what is quieter counts no less
 POOL = 2  # frames that are taken together
 CANDIDATES = 48  # indices of a vector that may change
-LEAST = 0.5  # bits + error that a change has to gain: smaller gains are lost where the next vectors are predicted
+MIN_GAIN_BITS = 0.5  # bits + error that a change has to gain: smaller gains are lost in later predictions
 CHANGES = 64  # most that there are
 REACH = 3  # most that one changes by
 
@@ -49,7 +49,7 @@ class NoiseShaper:
         mean = self._mean.view(self.patch // POOL, POOL, -1).sum(1).flatten() / POOL**0.5
         cells = torch.addmm(mean, torch.from_numpy(latents).T, self.patterns).numpy()
         level = (cells - cells.max()) / POOL**0.5  # nats
-        weights = np.exp(EXPONENT * level.clip(-RANGE))
+        weights = np.exp(EXPONENT * level.clip(-DYNAMIC_RANGE))
         return weights / weights.mean() - 1
 
     def shape(
@@ -82,7 +82,7 @@ class NoiseShaper:
             np.add(taken[0], slope, out=gain[0])
             np.subtract(taken[1], slope, out=gain[1])
             up, which = divmod(int(gain.argmin()), len(some))
-            if gain[up, which] >= -LEAST:
+            if gain[up, which] >= -MIN_GAIN_BITS:
                 break
             if up:
                 place[which] += 1
