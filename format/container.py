@@ -316,7 +316,9 @@ def is_packet(source: BinaryIO, at: int, number: int) -> bool:
     return record is not None and (record.kind, record.index) == (PACKET, number)
 
 
-def read_records(source: bytes | BinaryIO, at: int = HEADER_SIZE, expected: int = 0) -> Iterator[Record | DamageError]:
+def read_records(
+    source: bytes | BinaryIO, at: int = HEADER_SIZE, expected: int = 0, layers: bool = True
+) -> Iterator[Record | DamageError]:
     """Records of a stream, each as soon as it is complete; a DamageError in the place of every stretch that is none.
 
     A packet's number is known by its checksum, so that lost, repeated and moved packets show. After damage the
@@ -325,13 +327,16 @@ def read_records(source: bytes | BinaryIO, at: int = HEADER_SIZE, expected: int 
     Args:
         source: a file's bytes; or a stream that stands at offset `at`, buffered, so that it has `read1`.
         expected: number of the next packet.
+        layers: damaged enhancement layers are used; otherwise they are damage like any other.
     """
     stream = io.BytesIO(source[at:]) if isinstance(source, bytes) else source
     window, budget = _Window(stream, at), RESYNC_BYTES
     previous = 0  # kind of the record that ends here; 0: bytes were passed over
     while window.load(at + 1):
         record, cost = _record_at(window, at, expected)
-        layer, more = _damaged_layer(window, at, expected) if record is None and previous == PACKET else (None, 0)
+        layer, more = None, 0
+        if layers and record is None and previous == PACKET:
+            layer, more = _damaged_layer(window, at, expected)
         if layer:
             record = layer
             yield DamageError(f"packet {record.index}: damaged enhancement layer")

@@ -61,7 +61,7 @@ class StreamReader:
         self.hops = 0
         self.comments: list[str] = []
         self.damage: list[str] = []
-        self._records = read_records(self._source)
+        self._records = read_records(self._source, layers=self.header.layers)
         self._broken = False  # something was passed over since the last packet
         self._ended = False
         self._reached = 0  # hops, to the end of the last whole packet
@@ -132,7 +132,7 @@ class StreamReader:
             self._source.seek(at)
             found = is_packet(self._source, at, number)
             self._source.seek(at if found else back)
-            return read_records(self._source, at, number) if found else None
+            return read_records(self._source, at, number, self.header.layers) if found else None
         self._source.seek(back)
         return None
 

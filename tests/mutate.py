@@ -123,7 +123,7 @@ def _header(rng: random.Random, header: bytes) -> bytes:
 def _records(rng: random.Random, header: bytes, parts: list[Part], pool: Sequence[bytes]) -> list[Part]:
     """The records with one change to one of them, or to their order."""
     at = rng.randrange(len(parts)) if parts else 0
-    change = rng.randrange(14 if parts else 3)
+    change = rng.randrange(16 if parts else 3)
     if change == 0:  # a record that was not there
         kind = rng.choice((*KINDS, *KINDS, *OTHER_KINDS))
         body = rng.choice((*BODIES, rng.randbytes(12), rng.randbytes(30)))
@@ -153,8 +153,9 @@ def _records(rng: random.Random, header: bytes, parts: list[Part], pool: Sequenc
     if change == 7:
         part = replace(part, error=rng.choice((1, 0x80000000, 0xFFFF)))
     elif change == 8:
-        part = replace(part, padded=True, length=rng.choice((None, len(part.body) + rng.choice((-1, 1, 4, -4, 100)))))
-        part = replace(part, length=None if part.length is None else max(0, part.length), padded=part.length is None)
+        part = replace(part, padded=True)
+    elif change == 9:
+        part = replace(part, length=max(0, len(part.body) + rng.choice((-4, -1, 1, 4, 100))))
     elif part.kind is not None:
         part = replace(part, body=_body(rng, header, part))
     return [*parts[:at], part, *parts[at + 1 :]]
