@@ -109,7 +109,7 @@ class StreamReader:
                         records, self._next = found, first
                         continue
                 if held:
-                    yield from self._give(held, first, followed=True)
+                    yield from self._give(held, first, followed=not self._ended)
                 held, firm = self._parse(record), False
                 if held:
                     self._broken = False
