@@ -111,7 +111,8 @@ def _read_parquet(file: BinaryIO) -> Iterator[Clip]:
 
 
 def _read_tar(file: BinaryIO) -> Iterator[Clip]:
-    key, about, clips, count = "", None, 0, None
+    about: dict[str, Any] | None = None
+    key, clips, count = "", 0, None
     with tarfile.open(fileobj=file, mode="r:") as tar:
         for member in tar:
             stem, _, suffix = member.name.rpartition(".")
@@ -129,7 +130,7 @@ def _read_tar(file: BinaryIO) -> Iterator[Clip]:
                 if not isinstance(about, dict):
                     raise ValueError(f"{member.name!r} is no JSON object")
                 count = about.pop(COUNT, count)
-            else:
+            elif about is not None:
                 yield _clip(about, _read_array(handle, member.size))
                 clips, about = clips + 1, None
     if about is not None or not clips or count not in (None, clips):  # shards of version 0.1.0 have no count

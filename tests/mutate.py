@@ -9,8 +9,18 @@ from binascii import crc_hqx
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from aldm.format.container import COMMENT, END, HEADER_SIZE, INDEX, LAYER, OWN_QUALITY, PACKET, UNKNOWN
-from aldm.format.container import pack_leb128, read_leb128
+from aldm.format.container import (
+    COMMENT,
+    END,
+    HEADER_SIZE,
+    INDEX,
+    LAYER,
+    OWN_QUALITY,
+    PACKET,
+    UNKNOWN,
+    pack_leb128,
+    read_leb128,
+)
 from aldm.format.errors import DamageError
 
 KINDS = (PACKET, LAYER, COMMENT, END, INDEX)
