@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..codec.checkpoint import Notice
 from ..codec.codec import Codec
+from ..codec.errors import AldmWarning as AldmWarning
 
 SECONDS = 10.24
 
@@ -111,7 +111,7 @@ def measure(folder: Path, device: str, dtype: str | None, text: bool) -> None:
     step, level = torch.tensor([14.0]), torch.tensor([-1])
     timed("UNet, one step", lambda: unet(latents, sigma, latents, level, step))
     if text:
-        from ..codec.text import text_stack
+        from ..codec.audioldm2.text import text_stack
 
         stack = text_stack(unet.weights.checkpoint, device, model.dtype)
         timed("a prompt", lambda: stack.encode_prompt("techno with a strong beat", device, 1, False))
@@ -126,7 +126,7 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    warnings.simplefilter("ignore", Notice)
+    warnings.simplefilter("ignore", AldmWarning)
     options.folder.mkdir(parents=True, exist_ok=True)
     write(options.folder, options.text)
     measure(options.folder, options.device, options.dtype, options.text)

@@ -16,7 +16,7 @@ from typing import Any
 import click
 import numpy as np
 
-from ..codec.audio import read_audio
+from ..codec.audio.reader import read_audio
 from ..codec.codec import Codec
 from ..codec.device import find_device
 from .codecs import CHECKPOINTS, Missing, Opus, TransformersCodec

@@ -90,7 +90,7 @@ def batch(
     wanted = plan(inputs, manifest)
     if not wanted:
         raise click.ClickException(f"no audio files in {', '.join(inputs) or manifest}")
-    from ..codec.folder import embedded_models, find_model, fingerprint
+    from ..codec.model_folder import embedded_models, find_model, fingerprint
 
     folder = find_model(model)
     if model not in (None, *embedded_models()):
@@ -149,7 +149,8 @@ def batch(
 
 def _token_options(folder: Path, codebook: str | None, quality: int | None) -> dict[str, Any]:
     """What decides which tokens a model gives."""
-    from ..codec.folder import VECTORS, ModelError, fingerprint
+    from ..codec.errors import ModelError
+    from ..codec.model_folder import VECTORS, fingerprint
 
     if codebook == "scalar":
         if quality is None:

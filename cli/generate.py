@@ -89,7 +89,7 @@ def generate(
             out.write(data)
             click.echo(f"{seconds:.2f} s, {len(data)} bytes", err=True)
         else:
-            from ..codec.audio import write_audio
+            from ..codec.audio.reader import write_audio
 
             options: dict[str, Any] = {"guidance": guidance, "negative": negative, "scheduler": scheduler}
             wave = codec.synthesize(str(prompt), seconds, seed, steps=steps or TEXT_STEPS, **options)
@@ -106,7 +106,7 @@ def _given(name: str, loading: dict[str, Any]) -> bool:
 def _file(
     codec: Any, seconds: float, seed: int, steps: int | None, prompt: str | None, candidates: int | None
 ) -> bytes:
-    from ..codec.diffusion import DDCM
+    from ..codec.diffusion.ddcm import DDCM
 
     if prompt is None:
         return codec.generate(seconds, seed, DDCM(steps or DDCM.steps))

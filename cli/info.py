@@ -23,15 +23,16 @@ def describe(data: bytes) -> dict[str, Any]:
     header, samples = stream.header, stream.samples
     payload = sum(len(packet.payload) for packet in stream.packets.values())
     layers = sum(map(len, stream.layers.values()))
-    from ..codec.checkpoint import MODEL_TAG, licence_of, tagged
-    from ..codec.folder import model_with
+    from ..codec.audioldm2.checkpoint import licence_of
+    from ..codec.model_folder import model_with
+    from ..codec.tags import MODEL_TAG, comment_value
 
     qualities = sorted({p.quality for p in stream.packets.values() if p.quality is not None})
     seconds = None if samples is None else samples / header.sample_rate
     return {
         "format": f"{header.version[0]}.{header.version[1]}",
         "model": header.model.hex(),
-        "model_name": model_with(header.model) or tagged(stream.comments, MODEL_TAG),
+        "model_name": model_with(header.model) or comment_value(stream.comments, MODEL_TAG),
         "sample_rate": header.sample_rate,
         "channels": header.channels,
         "samples": samples,

@@ -6,8 +6,8 @@ import signal
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
+    from ..codec.audio.pcm import Format
     from ..codec.codec import Codec
-    from ..codec.pcm import Format
 
 
 def encode_live(
@@ -18,7 +18,7 @@ def encode_live(
     Returns:
         seconds and bytes.
     """
-    from ..codec.pcm import read_blocks
+    from ..codec.audio.pcm import read_blocks
 
     encoder = codec.stream(form.sample_rate, form.channels, **options)
     stopped = reading = False
@@ -53,14 +53,14 @@ def encode_live(
 
 def stream_format(start: bytes, source: BinaryIO) -> Format | None:
     """What comes on a stream after its first 12 bytes, if it is WAV; it stands at the first sample then."""
-    from ..codec.pcm import read_wav_header
+    from ..codec.audio.pcm import read_wav_header
 
     return read_wav_header(source, start) if start[:4] == b"RIFF" and start[8:] == b"WAVE" else None
 
 
 def play(out: BinaryIO, blocks: Any, header: bytes) -> int:
     """Write samples as they come, as 16-bit PCM behind a header; count them."""
-    from ..codec.pcm import pcm16
+    from ..codec.audio.pcm import pcm16
 
     count = 0
     for block in blocks:

@@ -164,10 +164,10 @@ def encode(
         if source != "-" and not Path(source).is_file():
             read_input(source)  # says what is wrong with it
         import_torch()
-        from ..codec.audio import AudioReader
+        from ..codec.audio.pcm import Format
+        from ..codec.audio.reader import AudioReader
         from ..codec.codec import PACKET_SECONDS, Codec
-        from ..codec.diffusion import DDCM
-        from ..codec.pcm import Format
+        from ..codec.diffusion.ddcm import DDCM
 
         form = Format.parse(raw) if raw else stream_format(start, sys.stdin.buffer) if piped else None
         ddcm = DDCM(**given) if given.keys() - {"steps"} else None
@@ -261,20 +261,21 @@ def decode(
         reader = StreamReader(stream)
         header = reader.header
         import_torch()
-        from ..codec.audio import write_audio
-        from ..codec.checkpoint import MODEL_TAG, tagged, tagged_model
+        from ..codec.audio.reader import write_audio
+        from ..codec.audioldm2.checkpoint import tagged_model
         from ..codec.codec import Codec
-        from ..codec.folder import model_with
+        from ..codec.model_folder import model_with
+        from ..codec.tags import MODEL_TAG, comment_value
 
         model = model or model_with(header.model) or tagged_model(tags := reader.tags())
-        if model is None and (made := tagged(tags, MODEL_TAG)):
+        if model is None and (made := comment_value(tags, MODEL_TAG)):
             raise click.ClickException(f"the file needs model {header.model.hex()}, {made!r}: say where by --model")
         codec = Codec.from_pretrained(model, vocoder=vocoder, **loading)
         decoder = codec.decoder(reader, strict, layers, refine, prompt, from_step)
         blocks = decoder.blocks(original_rate, start, duration)
         rate = header.sample_rate if original_rate else codec.sample_rate
         if target == "-":
-            from ..codec.pcm import wav_header
+            from ..codec.audio.pcm import wav_header
 
             samples = decoder.length(original_rate, start, duration)
             samples = play(out, blocks, b"" if raw else wav_header(rate, header.channels, samples))
@@ -340,7 +341,7 @@ def fit(
 
         fit_model(list(data), out, work, progress, **options)
     else:
-        from ..codec.checkpoint import is_checkpoint
+        from ..codec.audioldm2.checkpoint import is_checkpoint
         from ..codec.fit.checkpoint import fit_checkpoint
 
         if not is_checkpoint(model) or options["init"] is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import numpy as np
 
-from ..codec.token_shards import SUFFIXES, write_shard
+from ..codec.tokens.shards import SUFFIXES, write_shard
 from .files import output_file
 from .ledger import NOT_DONE, Row
 

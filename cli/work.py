@@ -49,7 +49,7 @@ def tokenize(task: Task) -> Result:
 
 
 def _encode(task: Task) -> Result:
-    from ..codec.audio import AudioReader
+    from ..codec.audio.reader import AudioReader
 
     reader = AudioReader(task["source"])
     rates = {name: task["options"][name] for name in ("bitrate", "quality")}
@@ -62,7 +62,7 @@ def _encode(task: Task) -> Result:
 
 
 def _tokenize(task: Task) -> Result:
-    from ..codec.audio import AudioReader
+    from ..codec.audio.reader import AudioReader
 
     reader = AudioReader(task["source"])
     facts = dict(channels=reader.channels, samples=reader.samples, sample_rate=reader.sample_rate)

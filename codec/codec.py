@@ -16,17 +16,19 @@ from ..format.container import Header
 from ..format.index import LEAST as INDEX_BYTES
 from ..format.index import join_records
 from ..format.stream import StreamReader
-from .analysis import Spool
-from .audio import AudioReader
-from .checkpoint import PROMPT_TAG, foreign_tags, is_checkpoint
-from .decoder import Decoder
-from .diffusion import DDCM
-from .encoder import Encoder, Gains
-from .folder import ModelError
-from .live import LiveEncoder
+from .audio.reader import AudioReader
+from .audioldm2.checkpoint import is_checkpoint
+from .decoding.decoder import Decoder
+from .diffusion.ddcm import DDCM
+from .encoding.analysis import Spool
+from .encoding.encoder import Encoder, Gains
+from .encoding.live import LiveEncoder
+from .errors import ModelError
+from .levels import step_size
 from .model import Model
-from .quantizer import step_size
-from .tokens import packet_tokens, token_latents, vector_codebook
+from .tags import PROMPT_TAG
+from .tags import without_reserved_tags as without_reserved_tags
+from .tokens.tokens import packet_tokens, token_latents, vector_codebook
 
 Progress = Callable[[float], None]  # told the seconds of audio that are done
 
@@ -71,7 +73,7 @@ class Codec:
             ModelError: no such model or device, or a model that does not load.
         """
         if is_checkpoint(model):
-            from .audioldm2 import AudioLDM2
+            from .audioldm2.model import AudioLDM2
 
             own = {name: options.pop(name) for name in ("packet_seconds", "vocoder") if name in options}
             return cls(AudioLDM2.from_pretrained(model, **options), **own)
@@ -124,7 +126,7 @@ class Codec:
         if layers != "base" and self.model.denoiser is None:
             raise ModelError(f"model {self.model.name} has no denoiser")
         told = [] if prompt is None else [f"{PROMPT_TAG}={prompt}"]
-        comments = [*self.model.tags(), *told, *foreign_tags(comments)]
+        comments = [*self.model.tags(), *told, *without_reserved_tags(comments)]
         if prompt is not None:
             self.model.prompted([], prompt, 0)  # refuses where there is no text
         encoder = Encoder(self.model.prompted(comments, None, 0), self._encoder.packet_vectors)
@@ -182,7 +184,7 @@ class Codec:
             ValueError: a quality or bitrate out of range.
         """
         level = self._check_rate(bitrate, quality)
-        extra = b"".join(map(container.pack_comment, (*self.model.tags(), *foreign_tags(comments))))
+        extra = b"".join(map(container.pack_comment, (*self.model.tags(), *without_reserved_tags(comments))))
         return LiveEncoder(self._encoder, sample_rate, channels, None if bitrate else level, bitrate, extra)
 
     def tokens(

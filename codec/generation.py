@@ -14,14 +14,14 @@ from ..format import container
 from ..format.container import Header, Packet
 from ..format.layer import Layer
 from ..format.philox import normals, words
-from .checkpoint import foreign_tags
-from .diffusion import CODEBOOK, DDCM, GENERATE, Walk, Way, picked_noise, split_blocks
-from .encoder import Encoder
-from .folder import ModelError
-from .gain import PEAK, gain_of
-from .quantizer import COARSEST
-from .text import Condition, text_stack
-from .unet import UNet
+from .audioldm2.text import Condition, text_stack
+from .audioldm2.unet import UNet
+from .diffusion.ddcm import CODEBOOK, DDCM, GENERATE, Walk, Way, picked_noise, split_blocks
+from .dsp.loudness import PEAK, gain_of
+from .encoding.encoder import Encoder
+from .errors import ModelError
+from .levels import COARSEST_STEP
+from .tags import without_reserved_tags as without_reserved_tags
 
 STEPS = 200
 GUIDANCE = 3.5
@@ -105,7 +105,7 @@ def generate_picks(
     """
     guided: Any = Guided(UNet(unet.weights), UNet(unet.weights, prompt))
     channels = unet.weights.vae.latent_channels
-    walk = Walk(guided, torch.zeros(1, channels, vectors), -1, COARSEST, np.array([index << 8]))
+    walk = Walk(guided, torch.zeros(1, channels, vectors), -1, COARSEST_STEP, np.array([index << 8]))
     picks: list[np.ndarray] = []
 
     def noise(step: int, guess: Tensor) -> Tensor:
@@ -163,7 +163,7 @@ def generate_file(
         model=model.fingerprint[:4],
         layers=True,
     )
-    tags = [*model.tags(), *([] if prompt is None else [f"DESCRIPTION={prompt}"]), *foreign_tags(comments)]
+    tags = [*model.tags(), *([] if prompt is None else [f"DESCRIPTION={prompt}"]), *without_reserved_tags(comments)]
     head = header.pack() + b"".join(map(container.pack_comment, tags))
     vectors = -(-samples // model.patch_samples)
     if prompt is None:

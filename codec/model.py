@@ -16,11 +16,11 @@ from safetensors.numpy import save_file as save_arrays
 from torch import Tensor, nn
 
 from ..format.entropy import Tables
-from .autoencoder import Autoencoder
-from .corrector import Corrector
-from .denoiser import Denoiser
 from .device import bfloat16, find_device
-from .folder import (
+from .diffusion.denoiser import Denoiser
+from .dsp.mel import LogMel
+from .errors import ModelError
+from .model_folder import (
     CORRECTOR,
     DENOISER,
     DENOISER_FILES,
@@ -29,19 +29,19 @@ from .folder import (
     VECTORS,
     VOCODER,
     WEIGHTS,
-    ModelError,
     find_model,
     fingerprint,
 )
-from .griffin_lim import GriffinLim
-from .magnitude_net import MagnitudeNet
-from .mel import LogMel
-from .predictor import Predictor
-from .quantizer import ScalarCodebook
-from .shaping import NoiseShaper
-from .vocoder import Vocoder
-from .vq import VectorCodebook
-from .weights import load_weights, save_weights, uninitialised
+from .nn.autoencoder import Autoencoder
+from .nn.corrector import Corrector
+from .nn.magnitude_net import MagnitudeNet
+from .nn.predictor import Predictor
+from .nn.weights import load_weights, save_weights, uninitialised
+from .quantization.noise_shaping import NoiseShaper
+from .quantization.scalar import ScalarCodebook
+from .quantization.vector import VectorCodebook
+from .vocoders.corrected import Vocoder
+from .vocoders.griffin_lim import GriffinLim
 
 BATCH = 16  # channels of packets that a GPU takes at once
 LOUDEST = 6.0  # nats; a band of a normalised clip reaches about 2

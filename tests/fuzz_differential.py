@@ -1,6 +1,6 @@
 """Differential fuzzing: the product and spec/reference_decoder.py have to read every mutated file alike.
 
-Usage: python tests/fuzz_differential.py [--seconds N | --mutations N] [--seed N] [--keep FOLDER]
+Usage: python tests/fuzz_differential.py [--seconds N] [--mutations N] [--seed N] [--keep FOLDER]
 
 Both have to agree on whether a file can be read, and on its length, comments, packets, indices, layers, picks, and
 whether it is damaged. The seeds are the golden files. Files that are read differently are kept in a folder.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import random
 import re
 import sys
@@ -23,7 +24,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from aldm.codec.folder import ModelError
+from aldm.codec.errors import ModelError
 from aldm.format import FormatError
 from aldm.format.layer import Layer
 from aldm.format.stream import StreamReader
@@ -135,8 +136,8 @@ def read_all(source: bytes | io.BufferedReader) -> list[Any]:
     return [list(reader.packets()), reader.hops, reader.samples, reader.comments, reader.damage]
 
 
-def difference(data: bytes, pipe: bool = False) -> str | None:
-    """What is read differently: "accepted", a name of the facts, "packets: " and a name, or "pipe"; else None."""
+def facts_of(data: bytes) -> tuple[Facts | None, Facts | None]:
+    """What the product and the reference decoder read; None where they refuse."""
     try:
         product = product_facts(data)
     except (FormatError, ModelError):
@@ -145,9 +146,14 @@ def difference(data: bytes, pipe: bool = False) -> str | None:
         expected = reference_facts(data, reference_model(model_of(data)))
     except reference.Unreadable:
         expected = None
+    return product, expected
+
+
+def difference(product: Facts | None, expected: Facts | None) -> str | None:
+    """What differs, if anything: "accepted", a name of the facts, or "packets: " and a name of a packet's facts."""
     if product is None or expected is None:
         return None if product is expected else "accepted"
-    for name in ("hops", "samples", "comments"):
+    for name in ("hops", "samples", "comments", "damage"):
         if product[name] != expected[name]:
             return name
     for number in sorted({*product["packets"], *expected["packets"]}):
@@ -156,53 +162,65 @@ def difference(data: bytes, pipe: bool = False) -> str | None:
             return "packets: missing"
         if ours != theirs:
             return "packets: " + next(name for name in ours if ours[name] != theirs[name])
-    if product["damage"] != expected["damage"]:
-        return "damage"
-    if pipe and read_all(io.BufferedReader(OneByte(data), 1)) != read_all(data):
-        return "pipe"
     return None
 
 
-def fuzz(mutations: int | None, seconds: float, seed: int, keep: Path | None = None) -> dict[str, Any]:
-    """Mutate golden files, of each model in turn, until a number of mutations or a time is reached.
-
-    Returns:
-        counts of mutations, and of findings by kind.
-    """
+def seed_files() -> dict[str, list[bytes]]:
+    """Golden files for each model."""
     pools: dict[str, list[bytes]] = {name: [] for name in MODELS}
     for name in (*names("valid"), *names("damaged")):
         if not re.search(r"quality-\d[1-9]", name):  # a few qualities will do
             pools[model_of(read(name))].append(read(name))
+    return pools
+
+
+def fuzz(
+    seed: int = 0, mutations: int | None = None, seconds: float = math.inf, keep: Path | None = None
+) -> dict[str, Any]:
+    """Mutate golden files until a number of mutations or a time is reached.
+
+    Args:
+        keep: folder for up to 5 files of each finding.
+
+    Returns:
+        counts of mutations, of those that could be read, and of findings by kind.
+    """
+    pools = seed_files()
     models, weights = list(pools), [len(pool) for pool in pools.values()]
-    rng, findings, done = random.Random(seed), Counter[str](), 0
+    rng, findings, done, readable = random.Random(seed), Counter[str](), 0, 0
     end = time.monotonic() + seconds
     module = sys.modules[type(codecs()["tiny"].decoder(pools["tiny"][0])).__module__]
     with torch.inference_mode(), mock.patch.object(module, "Walk", PicksOnly):
-        while done < mutations if mutations is not None else time.monotonic() < end:
+        while done != mutations and time.monotonic() < end:
             data = mutate(rng, pools[rng.choices(models, weights)[0]])
             try:
-                found = difference(data, pipe=done % PIPE_EVERY == 0)
-            except Exception as error:  # what neither of them may raise
+                product, expected = facts_of(data)
+                readable += expected is not None
+                found = difference(product, expected)
+                if expected is not None and done % PIPE_EVERY == 0:
+                    as_pipe = read_all(io.BufferedReader(OneByte(data), 1))
+                    found = found or ("pipe" if as_pipe != read_all(data) else None)
+            except Exception as error:  # neither may raise anything else
                 found = f"{type(error).__name__}: {error}"
             done += 1
             if found:
                 findings[found] += 1
                 if keep and findings[found] <= 5:
                     keep.mkdir(parents=True, exist_ok=True)
-                    label = "".join(c if c.isalnum() else "-" for c in found[:40])
+                    label = re.sub(r"\W+", "-", found[:40])
                     (keep / f"{label}-{zlib.crc32(data):08x}.aldm").write_bytes(data)
-    return {"mutations": done, "findings": dict(findings)}
+    return {"mutations": done, "readable": readable, "findings": dict(findings)}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--mutations", type=int, help="stop after this many (default: by time)")
     parser.add_argument("--seconds", type=float, default=60.0, help="stop after this time (default: 60)")
+    parser.add_argument("--mutations", type=int, help="stop after this many")
     parser.add_argument("--seed", type=int, default=0, help="of the mutations (default: 0)")
     parser.add_argument("--keep", type=Path, help="folder for up to 5 files of each finding")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    result = fuzz(options.mutations, options.seconds, options.seed, options.keep)
+    result = fuzz(options.seed, options.mutations, options.seconds, options.keep)
     print(json.dumps(result))
     return 1 if result["findings"] else 0
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from aldm.codec.adaptive import AdaptiveCodebook
+from aldm.codec.quantization.adaptive import AdaptiveCodebook
 from aldm.format import DamageError
 from aldm.format.adaptive import LEVELS, State, bank, decode_adaptive, encode_adaptive
 from hypothesis import given, settings

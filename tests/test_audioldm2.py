@@ -13,11 +13,12 @@ import soundfile as sf
 import torch
 from aldm.cli.main import main
 from aldm.codec import Codec
-from aldm.codec.audioldm2 import CONTEXT, OVERLAP, AudioLDM2
-from aldm.codec.checkpoint import Notice, is_checkpoint, licence_of
+from aldm.codec.audioldm2.checkpoint import is_checkpoint, licence_of
+from aldm.codec.audioldm2.model import CONTEXT, OVERLAP, AudioLDM2
+from aldm.codec.errors import AldmWarning as AldmWarning
+from aldm.codec.errors import ModelError
 from aldm.codec.fit.checkpoint import fit_checkpoint
-from aldm.codec.folder import ModelError
-from aldm.codec.hifigan import HifiGan
+from aldm.codec.vocoders.hifigan import HifiGan
 from aldm.format import DamageError, read_records
 from aldm.format.container import COMMENT, PACKET, pack_record
 from aldm.format.stream import read_stream
@@ -25,7 +26,7 @@ from click.testing import CliRunner, Result
 from conftest import DATA, aldm, clip
 from tiny_audioldm2 import networks, save
 
-pytestmark = pytest.mark.filterwarnings("ignore::aldm.codec.checkpoint.Notice")
+pytestmark = pytest.mark.filterwarnings("ignore::aldm.codec.errors.AldmWarning")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -86,7 +87,7 @@ def test_only_what_is_needed_has_to_be_there(checkpoint: Path, tmp_path: Path) -
     codec = Codec.from_pretrained(tmp_path)
     data, other = (c.encode(clip("speech"), 16000) for c in (codec, Codec.from_pretrained(checkpoint)))
     assert read_stream(data).packets == read_stream(other).packets
-    with pytest.warns(Notice, match="Griffin-Lim takes its place"):
+    with pytest.warns(AldmWarning, match="Griffin-Lim takes its place"):
         decoded = codec.decode(data)
     np.testing.assert_array_equal(decoded, Codec.from_pretrained(checkpoint, vocoder="griffin-lim").decode(data))
     with pytest.raises(ModelError, match="no denoiser"):
@@ -121,7 +122,7 @@ def test_foreign_configurations_are_refused_or_replaced(
         with pytest.raises(ModelError, match=message):
             Codec.from_pretrained(other)
     else:
-        with pytest.warns(Notice, match=message):
+        with pytest.warns(AldmWarning, match=message):
             Codec.from_pretrained(other).model.vocoder()
 
 
@@ -134,7 +135,7 @@ def test_truncated_weights_are_refused(checkpoint: Path, tmp_path: Path) -> None
 
 
 def test_too_little_memory_is_said_before_loading(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aldm.codec.network.free_memory", lambda device: 10_000)
+    monkeypatch.setattr("aldm.codec.audioldm2.loading.free_memory", lambda device: 10_000)
     with pytest.raises(ModelError, match=r"GB of memory.*--dtype"):
         Codec.from_pretrained(checkpoint)
 
@@ -155,7 +156,7 @@ def test_hub_cache_comes_first_and_pins_the_revision(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub_cache))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for name in ("music", "cvssp/audioldm2-music", f"music@{COMMIT}"):
-        with pytest.warns(Notice, match="CC BY-NC-SA"):
+        with pytest.warns(AldmWarning, match="CC BY-NC-SA"):
             codec = Codec.from_pretrained(name)
         data = codec.encode(clip("speech"), 16000)
         assert read_stream(data).comments == [f"ALDM_MODEL=cvssp/audioldm2-music@{COMMIT}"]

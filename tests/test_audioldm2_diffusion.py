@@ -11,18 +11,18 @@ import soundfile as sf
 import torch
 from aldm.cli.main import main
 from aldm.codec import Codec
-from aldm.codec.audioldm2 import AudioLDM2
-from aldm.codec.diffusion import DDCM, Walk
-from aldm.codec.folder import ModelError
+from aldm.codec.audioldm2.model import AudioLDM2
+from aldm.codec.audioldm2.unet import STEP, UNet, quantiser_error
+from aldm.codec.diffusion.ddcm import DDCM, Walk
+from aldm.codec.errors import ModelError
 from aldm.codec.generation import generate_picks
-from aldm.codec.unet import STEP, UNet, quantiser_error
 from aldm.format.layer import Layer
 from aldm.format.stream import read_stream
 from click.testing import CliRunner, Result
 from conftest import DATA, clip
 from safetensors.torch import save_file
 
-pytestmark = pytest.mark.filterwarnings("ignore::aldm.codec.checkpoint.Notice")
+pytestmark = pytest.mark.filterwarnings("ignore::aldm.codec.errors.AldmWarning")
 DDCM_SHORT = DDCM(4, codebook=64, block=4)
 
 
@@ -265,8 +265,8 @@ def test_several_packets(reading: Codec) -> None:
 def test_synthesis_is_that_of_diffusers(reading: Codec, text_checkpoint: Path, scheduler: str) -> None:
     """The same latents as AudioLDM2Pipeline gives, from the same noise; GPT-2 as GPT2LMHeadModel on either side."""
     import diffusers
+    from aldm.codec.audioldm2.text import text_stack
     from aldm.codec.generation import SCHEDULERS, sample_latents
-    from aldm.codec.text import text_stack
     from transformers import ClapFeatureExtractor
 
     unet: Any = reading.model.denoiser

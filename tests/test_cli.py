@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 from aldm.codec import Codec
-from aldm.codec.folder import ModelError
+from aldm.codec.errors import ModelError
 from aldm.format import FormatError, Header
 from aldm.format import container as c
 from aldm.format.stream import read_stream

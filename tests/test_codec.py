@@ -10,10 +10,10 @@ import soundfile as sf
 import soxr
 import torch
 from aldm.codec import Codec
-from aldm.codec.audio import AudioError
-from aldm.codec.folder import embedded_models
-from aldm.codec.mel import LogMel
-from aldm.codec.rate import setting
+from aldm.codec.dsp.mel import LogMel
+from aldm.codec.encoding.rate_control import setting
+from aldm.codec.errors import AudioError
+from aldm.codec.model_folder import embedded_models
 from aldm.format import DamageError, Header, Packet, Record
 from aldm.format import container as c
 from conftest import DATA, DOMAINS, clip

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 from aldm.codec import Codec
-from aldm.codec.corrector import Corrector
+from aldm.codec.dsp.mel import LogMel
 from aldm.codec.fit import corrector as training
 from aldm.codec.fit.dataset import AudioCache
 from aldm.codec.fit.descent import Run
 from aldm.codec.fit.perception import disturbance, envelope_error, power
-from aldm.codec.griffin_lim import GriffinLim
-from aldm.codec.mel import LogMel
 from aldm.codec.model import Model
-from aldm.codec.vocoder import Correction, Vocoder
-from aldm.codec.weights import load_weights, save_weights
+from aldm.codec.nn.corrector import Corrector
+from aldm.codec.nn.weights import load_weights, save_weights
+from aldm.codec.vocoders.corrected import Correction, Vocoder
+from aldm.codec.vocoders.griffin_lim import GriffinLim
 from conftest import DATA, DOMAINS, aldm, clip
 
 MEL = LogMel(n_mels=96, floor=-10.0)

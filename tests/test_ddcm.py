@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from aldm.codec import Codec
-from aldm.codec.diffusion import DDCM, GENERATE, Walk
-from aldm.codec.folder import ModelError
+from aldm.codec.diffusion.ddcm import DDCM, GENERATE, Walk
+from aldm.codec.errors import ModelError
 from aldm.format import container
 from aldm.format.container import Header, read_records
 from aldm.format.errors import DamageError

@@ -8,17 +8,16 @@ import numpy as np
 import pytest
 import torch
 from aldm.codec import Codec
-from aldm.codec.audio import AudioError
-from aldm.codec.corrector import Corrector
+from aldm.codec.dsp.mel import LogMel
+from aldm.codec.errors import AudioError, ModelError
 from aldm.codec.fit import decoder, denoiser, fit_model
 from aldm.codec.fit.autoencoder import RateModel, loss_terms, train
 from aldm.codec.fit.dataset import AudioCache, Windows, audio_files, is_validation
 from aldm.codec.fit.descent import Run
 from aldm.codec.fit.klt import klt_autoencoder
-from aldm.codec.folder import ModelError
-from aldm.codec.magnitude_net import MagnitudeNet
-from aldm.codec.mel import LogMel
-from aldm.codec.quantizer import step_size
+from aldm.codec.levels import step_size
+from aldm.codec.nn.corrector import Corrector
+from aldm.codec.nn.magnitude_net import MagnitudeNet
 from conftest import DATA, aldm, clip
 
 SMALL = dict(
@@ -270,7 +269,7 @@ def test_training_goes_on_after_a_stop(shard: Path, tmp_path: Path) -> None:
 
 
 def test_training_starts_at_the_linear_transform(codec: Codec) -> None:
-    from aldm.codec.autoencoder import Autoencoder
+    from aldm.codec.nn.autoencoder import Autoencoder
 
     linear = codec.model.autoencoder
     config = {**linear.config, "width": 64}

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from aldm.codec.griffin_lim import GriffinLim, overlap_add
-from aldm.codec.mel import LogMel
+from aldm.codec.dsp.mel import LogMel
+from aldm.codec.dsp.stft import overlap_add
+from aldm.codec.vocoders.griffin_lim import GriffinLim
 from conftest import DOMAINS, clip
 
 MEL = LogMel(n_mels=96, floor=-10.0)

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from aldm.codec import Codec
-from aldm.codec.diffusion import DDCM
-from aldm.codec.folder import ModelError
+from aldm.codec.diffusion.ddcm import DDCM
+from aldm.codec.errors import ModelError
 from aldm.format.stream import read_stream
 from conftest import clip
 
-pytestmark = pytest.mark.filterwarnings("ignore::aldm.codec.checkpoint.Notice")
+pytestmark = pytest.mark.filterwarnings("ignore::aldm.codec.errors.AldmWarning")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 

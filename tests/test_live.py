@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import soundfile as sf
 from aldm.codec import Codec
-from aldm.codec.audio import AudioError
-from aldm.codec.live import END_BYTES, LiveEncoder
-from aldm.codec.pcm import Format, pcm16, wav_header
+from aldm.codec.audio.pcm import Format, pcm16, wav_header
+from aldm.codec.encoding.live import END_BYTES, LiveEncoder
+from aldm.codec.errors import AudioError
 from aldm.format.container import HEADER_SIZE, Header
 from aldm.format.stream import read_stream
 from conftest import DATA, DOMAINS, aldm, clip
@@ -176,7 +176,7 @@ def test_sample_formats(tmp_path: Path, sample: str, channels: int) -> None:
     for name in ("WAV", "WAVEX"):
         sf.write(tmp_path / "x.wav", wave.T, 16000, subtype=subtype, format=name)
         reference = sf.read(tmp_path / "x.wav", dtype="float32", always_2d=True)[0].T
-        from aldm.codec.pcm import read_blocks, read_wav_header
+        from aldm.codec.audio.pcm import read_blocks, read_wav_header
 
         with open(tmp_path / "x.wav", "rb") as file:
             form = read_wav_header(file)

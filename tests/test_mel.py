@@ -4,7 +4,7 @@ import librosa
 import numpy as np
 import pytest
 import torch
-from aldm.codec.mel import LogMel
+from aldm.codec.dsp.mel import LogMel
 from conftest import DOMAINS, clip
 
 

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from aldm.codec.griffin_lim import griffin_lim
-from aldm.codec.mel import LogMel
-from aldm.codec.phases import starting_phases
+from aldm.codec.dsp.mel import LogMel
+from aldm.codec.vocoders.griffin_lim import griffin_lim
+from aldm.codec.vocoders.phases import starting_phases
 from conftest import DOMAINS, clip
 
 MEL = LogMel()

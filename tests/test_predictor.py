@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from aldm.codec import Codec
-from aldm.codec.audio import AudioReader
+from aldm.codec.audio.reader import AudioReader
 from aldm.codec.fit.descent import Run
 from aldm.codec.fit.predictor import decoded, new_predictor, residuals, train
-from aldm.codec.predictor import Predictor
-from aldm.codec.quantizer import step_size
+from aldm.codec.levels import step_size
+from aldm.codec.nn.predictor import Predictor
 
 DATA = Path(__file__).parent / "data"
 

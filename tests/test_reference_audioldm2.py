@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from aldm.codec.audioldm2 import AudioLDM2
-from aldm.codec.folder import TABLES
-from aldm.codec.unet import CONDITION
+from aldm.codec.audioldm2.model import AudioLDM2
+from aldm.codec.audioldm2.unet import CONDITION
+from aldm.codec.model_folder import TABLES
 from safetensors.torch import load_file, save_file
 from test_golden import GOLDEN, MODELS
 from test_reference_decoder import reference
 
-pytestmark = pytest.mark.filterwarnings("ignore::aldm.codec.checkpoint.Notice")
+pytestmark = pytest.mark.filterwarnings("ignore::aldm.codec.errors.AldmWarning")
 WEIGHTS = "diffusion_pytorch_model"
 
 

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 from aldm.codec import Codec
-from aldm.codec.folder import ModelError, find_model
+from aldm.codec.errors import ModelError
+from aldm.codec.model_folder import find_model
 from aldm.format.container import COMMENT, END, LAYER, NO_BASE, PACKET, UNKNOWN, Header, pack_end, pack_record
 from aldm.format.entropy import decode_indices, encode_indices
 from aldm.format.errors import DamageError, FormatError

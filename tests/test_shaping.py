@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from aldm.codec.model import Model
-from aldm.codec.shaping import LEAST, POOL, REACH, NoiseShaper
+from aldm.codec.quantization.noise_shaping import LEAST, POOL, REACH, NoiseShaper
 from conftest import DOMAINS, clip
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -23,7 +23,7 @@ import soundfile as sf
 import torch
 import webdataset
 from aldm.codec import Codec, TokenDataset
-from aldm.codec.token_shards import read_shard, write_shard
+from aldm.codec.tokens.shards import read_shard, write_shard
 from conftest import DATA, DOMAINS, aldm, clip
 from pyarrow import parquet
 from torch.utils.data import DataLoader
@@ -383,16 +383,16 @@ def test_hostile_parquet(tmp_path: Path) -> None:
 
 def test_row_groups_hold_a_bounded_number_of_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a reader needs a bounded amount of memory, and may refuse more."""
-    monkeypatch.setattr("aldm.codec.token_shards.MAX_IDS", 40)
+    monkeypatch.setattr("aldm.codec.tokens.shards.MAX_IDS", 40)
     clips = [CLIP | dict(name=str(n), tokens=IDS) for n in range(5)]
     path = tmp_path / "tokens-000000.parquet"
     with path.open("wb") as file:
         write_shard(file, "parquet", "tokens-000000", clips, dict(model="m"))
     assert parquet.ParquetFile(path).num_row_groups == 3
     assert len(list(TokenDataset([path]))) == 5
-    monkeypatch.setattr("aldm.codec.token_shards.MAX_IDS", 31)
+    monkeypatch.setattr("aldm.codec.tokens.shards.MAX_IDS", 31)
     with pytest.raises(ValueError, match="row group"):
         list(TokenDataset([path]))
-    monkeypatch.setattr("aldm.codec.token_shards.MAX_IDS", 15)
+    monkeypatch.setattr("aldm.codec.tokens.shards.MAX_IDS", 15)
     with pytest.raises(ValueError, match="a clip has 16 tokens"):
         write_shard(io.BytesIO(), "parquet", "tokens-000000", clips, dict(model="m"))

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from aldm.codec import Codec
+from aldm.codec.errors import ModelError
 from aldm.codec.fit.vq import _learn
-from aldm.codec.folder import ModelError
-from aldm.codec.vq import CODES, SIZE, VectorCodebook, channel_groups
+from aldm.codec.quantization.vector import CODES, SIZE, VectorCodebook, channel_groups
 from conftest import DOMAINS, clip
 from hypothesis import given
 from hypothesis import strategies as st

@@ -4,7 +4,7 @@ import re
 
 import pytest
 from aldm.bench import concealment, worst
-from aldm.codec.folder import find_model
+from aldm.codec.model_folder import find_model
 from aldm.format.layer import Layer
 from aldm.format.stream import StreamReader
 from click.testing import CliRunner

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..corrector import Corrector
-from ..magnitude_net import MagnitudeNet
-from ..mel import LogMel
+from ..dsp.mel import LogMel
+from ..levels import LEVELS, TRAINED_LEVELS
 from ..model import Model
-from ..quantizer import LEVELS, TRAINED_LEVELS
-from ..weights import as_stored
+from ..nn.corrector import Corrector
+from ..nn.magnitude_net import MagnitudeNet
+from ..nn.weights import as_stored
 from . import autoencoder as autoencoder_training
 from . import corrector as corrector_training
 from . import decoder as decoder_training

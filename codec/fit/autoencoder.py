@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..autoencoder import Autoencoder
-from ..mel import LogMel
-from ..quantizer import TRAINED_LEVELS, step_size
+from ..dsp.mel import LogMel
+from ..levels import TRAINED_LEVELS, step_size
+from ..nn.autoencoder import Autoencoder
 from .dataset import AudioCache, Windows
 from .descent import Run
 

@@ -13,11 +13,11 @@ import torch
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
 
-from ..adaptive import AdaptiveCodebook
-from ..audioldm2 import AudioLDM2
-from ..folder import TABLES, VECTORS
-from ..text import PARTS, embed
-from ..unet import CONDITION, UNet
+from ..audioldm2.model import AudioLDM2
+from ..audioldm2.text import PARTS, embed
+from ..audioldm2.unet import CONDITION, UNet
+from ..model_folder import TABLES, VECTORS
+from ..quantization.adaptive import AdaptiveCodebook
 from .dataset import AudioCache
 from .tables import fit_tables
 from .vq import fit_vector_codebook

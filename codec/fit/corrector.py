@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..gain import audible_energy
-from ..griffin_lim import griffin_lim
-from ..mel import LogMel
+from ..dsp.loudness import audible_energy
+from ..dsp.mel import LogMel
+from ..levels import step_size
 from ..model import LOUDEST, Model
-from ..quantizer import step_size
+from ..vocoders.griffin_lim import griffin_lim
 from .dataset import AudioCache, Windows
 from .decoder import error, shape_error
 from .descent import Run

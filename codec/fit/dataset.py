@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..audio import AudioError, read_audio
-from ..autoencoder import Autoencoder
-from ..gain import PEAK
-from ..mel import LogMel
+from ..audio.reader import read_audio
+from ..dsp.loudness import PEAK
+from ..dsp.mel import LogMel
+from ..errors import AudioError
+from ..nn.autoencoder import Autoencoder
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf"}
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..gain import audible_energy
-from ..mel import LogMel
+from ..dsp.loudness import audible_energy
+from ..dsp.mel import LogMel
+from ..levels import step_size
 from ..model import LOUDEST, Model
-from ..quantizer import step_size
 from .dataset import AudioCache, Windows
 from .descent import Run
 from .perception import texture_error

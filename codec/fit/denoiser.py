@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..denoiser import Denoiser
+from ..diffusion.denoiser import Denoiser
+from ..diffusion.schedule import LOUDEST, noise_levels
+from ..levels import step_size
 from ..model import Model
-from ..quantizer import step_size
-from ..schedule import LOUDEST, noise_levels
 from .dataset import AudioCache, Windows, encode_clips
 from .descent import Run
 from .predictor import coded, squared_error

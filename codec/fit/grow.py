@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..autoencoder import Autoencoder
-from ..denoiser import Denoiser
-from ..predictor import Predictor
+from ..diffusion.denoiser import Denoiser
+from ..nn.autoencoder import Autoencoder
+from ..nn.predictor import Predictor
 from .predictor import LEAST_SCALE
 
 LAST = 32  # channels whose mean the new ones take for what they know nothing of

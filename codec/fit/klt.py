@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ..autoencoder import Autoencoder
-from ..mel import LogMel
+from ..dsp.mel import LogMel
+from ..nn.autoencoder import Autoencoder
 from .dataset import AudioCache
 
 

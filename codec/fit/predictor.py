@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..predictor import Predictor
-from ..quantizer import ScalarCodebook, dead_zone, step_size
+from ..levels import step_size
+from ..nn.predictor import Predictor
+from ..quantization.scalar import ScalarCodebook, dead_zone
 from .descent import Run
 
 LENGTH = 16  # vectors of an example

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..autoencoder import Autoencoder
-from ..mel import LogMel
-from ..quantizer import dead_zone, step_size
+from ..dsp.mel import LogMel
+from ..levels import step_size
+from ..nn.autoencoder import Autoencoder
+from ..quantization.scalar import dead_zone
 from .dataset import AudioCache
 from .perception import texture_error
 

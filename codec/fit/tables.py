@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from ...format.entropy import Tables
-from ..predictor import Predictor
-from ..quantizer import ClassCosts, ScalarCodebook, choose_indices, step_size
+from ..levels import step_size
+from ..nn.predictor import Predictor
+from ..quantization.scalar import ClassCosts, ScalarCodebook, choose_indices
 from .predictor import residuals
 
 TOTAL = 1 << 16  # counts of a table add up to about this

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..vq import CODES, SIZE, VectorCodebook, channel_groups
+from ..quantization.vector import CODES, SIZE, VectorCodebook, channel_groups
 
 SOFT, HARD = 20, 10  # rounds
 BATCH = 8192

@@ -18,10 +18,11 @@ import numpy as np
 import soundfile as sf
 import torch
 from aldm.codec import Codec
-from aldm.codec.audioldm2 import AudioLDM2
-from aldm.codec.diffusion import DDCM
+from aldm.codec.audioldm2.model import AudioLDM2
+from aldm.codec.diffusion.ddcm import DDCM
+from aldm.codec.errors import ModelError
 from aldm.codec.fit.tables import fit_tables
-from aldm.codec.folder import TABLES, ModelError
+from aldm.codec.model_folder import TABLES
 from aldm.format import FormatError
 from aldm.format import container as c
 from aldm.format.adaptive import encode_adaptive
