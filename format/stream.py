@@ -164,7 +164,7 @@ class StreamReader:
         reached = self._reached
         if held and held.packet:
             reached = held.number * self.header.packet_hops + held.packet.hops
-        if not reached or duration_hops(samples, self.header.sample_rate) <= reached - END_HOPS:
+        if not samples or not reached or duration_hops(samples, self.header.sample_rate) <= reached - END_HOPS:
             self.damage.append("invalid end record: it ends before the last packet does")
             return
         self.samples, self._ended = samples, True
