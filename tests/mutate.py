@@ -105,6 +105,8 @@ def join(header: bytes, parts: Sequence[Part]) -> bytes:
 def mutate(rng: random.Random, pool: Sequence[bytes]) -> bytes:
     """One of the files, changed in one to five ways; what is in its records may come from another one."""
     header, parts = split(rng.choice(pool))
+    if rng.random() < 0.03:
+        header, parts = _durations(header, parts, rng.choice((4, 8, 16, 32)))
     for _ in range(rng.choice((1, 1, 2, 2, 3, 5))):
         if rng.random() < 0.1:
             header = _header(rng, header)
@@ -128,6 +130,15 @@ def _header(rng: random.Random, header: bytes) -> bytes:
         return _put(header, rng.randrange(22), rng.randbytes(1))
     (at, size), values = rng.choice(list(HEADER_VALUES.items()))
     return _put(header, at, rng.choice(values).to_bytes(size, "little"))
+
+
+def _durations(header: bytes, parts: list[Part], hops: int) -> tuple[bytes, list[Part]]:
+    """The file with packets of another duration, below 128 hops."""
+    changed = [
+        replace(p, body=bytes([hops]) + p.body[1:]) if p.kind == PACKET and p.body and p.body[0] < 128 else p
+        for p in parts
+    ]
+    return _put(header, 11, struct.pack("<H", hops)), changed
 
 
 def _records(rng: random.Random, header: bytes, parts: list[Part], pool: Sequence[bytes]) -> list[Part]:
