@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..format import container
 from ..format.container import Header
-from ..format.index import LEAST as INDEX_BYTES
+from ..format.index import MIN_RECORD_BYTES as INDEX_BYTES
 from ..format.index import join_records
 from ..format.stream import StreamReader
 from .arguments import check_layers, check_quality, check_rate

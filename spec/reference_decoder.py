@@ -184,7 +184,7 @@ class Packet:
     gains: tuple[int, ...]
     channels: list[Channel]
     layer: Layer | None = None
-    doubtful: bool = False  # the layer's checksum does not hold
+    layered: bool = False  # a whole layer record came, whether or not it can be used
     lost: bool = False  # what it holds does not decode
 
     @property
@@ -274,9 +274,8 @@ def read_record(data: bytes, at: int, expected: int) -> Record | None:
     end = begin + length + 4
     if end > len(data):
         return None
-    numbers = range(expected, expected + NUMBERS_TRIED) if data[at] in (PACKET, LAYER) else range(1)
-    if data[at] == LAYER and expected:
-        numbers = range(expected - 1, expected + NUMBERS_TRIED)
+    first = max(0, expected - (data[at] == LAYER))
+    numbers = range(first, first + NUMBERS_TRIED) if data[at] in (PACKET, LAYER) else range(1)
     crc, stored = zlib.crc32(data[at : end - 4]), int.from_bytes(data[end - 4 : end], "little")
     number = next((n for n in numbers if zlib.crc32(n.to_bytes(4, "little"), crc) == stored), None)
     return Record(data[at], at, data[begin : end - 4], end, number)
@@ -382,26 +381,28 @@ class Reader:
     def __init__(self, data: bytes, model: Model) -> None:
         self.data, self.model, self.file = data, model, read_header(data, model)
         self.records: list[Record] = []  # that were taken, in the order of the file
+        self.expected = 0  # number of the next packet
         self.ended = False  # by an end record that counts
         self.passed_over = 0  # the last byte of which that can be said
+        self.taken = 0  # where the last whole packet begins, or its layer
         self.work = 0
 
     def whole(self, at: int, kinds: Sequence[int] = range(256)) -> bool:
-        record = read_record(self.data, at, len(self.file.packets))
+        record = read_record(self.data, at, self.expected)
         self.work += record.end - at if record else 1
         return record is not None and record.number is not None and record.kind in kinds
 
     def usable(self, record: Record) -> bool:
         """Whole, or a layer right behind its packet with a whole record or the end of the file behind it."""
-        if record.number is not None:
-            return True
+        if record.number is not None or not self.file.layers:
+            return record.number is not None
         behind = [before.kind for before in self.records[-1:]] == [PACKET]
         return behind and record.kind == LAYER and (record.end == len(self.data) or self.whole(record.end))
 
     def read(self) -> File:
         at, size = 24, len(self.data)
         while at < size:
-            record = read_record(self.data, at, len(self.file.packets))
+            record = read_record(self.data, at, self.expected)
             if record and self.usable(record):
                 try:
                     self.take(record)
@@ -430,7 +431,7 @@ class Reader:
             samples = int.from_bytes(body, "little")
             if samples != UNKNOWN:
                 taken = self.reached()[1] * 160 - -(-samples * 16000 // file.rate)
-                if not (file.packets and samples and taken < 16 * 160):
+                if not (self.reached()[1] and samples and taken < 16 * 160):
                     raise Damaged("the end is not that of the packets before it")
                 file.samples, self.ended = samples, True
         elif record.kind == INDEX and record.end == len(self.data):
@@ -438,6 +439,7 @@ class Reader:
 
     def take_packet(self, record: Record) -> None:
         file, number = self.file, record.number or 0
+        self.expected = number + 1
         if self.ended:
             raise Damaged("a packet behind the end")
         if file.packets and file.packets[-1] and file.packets[-1].hops < file.packet_hops:
@@ -446,24 +448,31 @@ class Reader:
         file.damage += [f"packet {n} is missing" for n in range(len(file.packets), number)]
         file.packets += [None] * (number + 1 - len(file.packets))
         packet, payload = read_packet(record.body, file)
-        file.packets[-1] = packet
-        if file.samples is not None and number * file.packet_hops * file.rate >= file.samples * 100:
-            return  # it is behind the end
+        file.packets[-1], self.taken = packet, record.begin
+        if self.behind_the_end(number):
+            return
         packet.lost = True
         packet.channels = read_channels(packet, payload, self.model)
         packet.lost = False
 
+    def behind_the_end(self, number: int) -> bool:
+        """Whether a packet begins where the sound has ended."""
+        file = self.file
+        return file.samples is not None and number * file.packet_hops * file.rate >= file.samples * 100
+
     def take_layer(self, record: Record) -> None:
         last = next((r.number for r in reversed(self.records) if r.kind == PACKET), None)
         packet = self.file.packets[-1] if last == len(self.file.packets) - 1 else None
-        if packet is None or record.number not in (None, last):
+        if packet is None or last is None or record.number not in (None, last):
             raise Damaged("a layer without its packet")
         if not self.file.layers:
             raise Damaged("a layer where the header says that there are none")
-        if packet.layer and (not packet.doubtful or record.number is None):
+        if packet.layered:
             raise Damaged("a second layer of the packet")
-        packet.layer, packet.doubtful = read_layer(record.body, packet, self.model), record.number is None
-        if packet.doubtful:
+        packet.layer, packet.layered, self.taken = None, record.number is not None, record.begin
+        if packet.coded and not self.behind_the_end(last):
+            packet.layer = read_layer(record.body, packet, self.model)
+        if not packet.layered:
             raise Damaged("the checksum of the layer does not hold")
 
     def take_index(self, record: Record) -> None:
@@ -494,8 +503,7 @@ class Reader:
         file, (last, end) = self.file, self.reached()
         if last < 0:
             raise Unreadable("no whole packet")
-        begin = max(r.begin for r in self.records if r.kind in (PACKET, LAYER) and r.number in (last, None))
-        more = (len(file.packets) > last + 1 or self.passed_over > begin) and end % file.packet_hops == 0
+        more = (len(file.packets) > last + 1 or self.passed_over > self.taken) and end % file.packet_hops == 0
         del file.packets[last + 1 :]
         file.hops = end
         if file.samples is not None:

@@ -22,7 +22,7 @@ from aldm.format import (
     pack_record,
 )
 from aldm.format import container as c
-from aldm.format.stream import StreamReader
+from aldm.format.stream import StreamReader, read_stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -91,7 +91,7 @@ def test_versions() -> None:
     ],
 )
 def test_fields_out_of_range_are_refused(change: dict[str, int]) -> None:
-    with pytest.raises(FormatError, match="cannot be"):
+    with pytest.raises(FormatError, match="invalid header"):
         Header.parse(Header(**{**vars(HEADER), **change}).pack())
 
 
@@ -207,6 +207,16 @@ def test_comments_can_be_asked_for_before_all_else() -> None:
         assert plain.comments[: len(tags)] == tags
         tagged += bool(tags)
     assert tagged
+
+
+@pytest.mark.parametrize(("samples", "counts"), [(0, False), (1, True), (640, True), (c.UNKNOWN, False)])
+def test_end_records_behind_a_packet_of_40_ms(samples: int, counts: bool) -> None:
+    header = dataclasses.replace(HEADER, samples=None, packet_hops=4)
+    data = header.pack() + pack_record(c.PACKET, Packet(4, (c.GAIN_SILENT,), b"").pack()) + pack_end(samples)
+    stream = read_stream(data)
+    assert stream.samples == (samples if counts else None)
+    assert stream.hops == (1 if samples == 1 else 4)
+    assert bool(stream.damage) == (samples == 0)
 
 
 def test_worked_example_of_the_specification() -> None:

@@ -1,23 +1,29 @@
 """`aldm batch --tokens`: shards of real clips, and the data set that reads them."""
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import soundfile as sf
 import torch
 import webdataset
 from aldm.codec import Codec, TokenDataset
-from aldm.codec.tokens.shards import read_shard
+from aldm.codec.tokens.shards import read_shard, write_shard
 from conftest import DATA, DOMAINS, aldm, clip
 from pyarrow import parquet
 from torch.utils.data import DataLoader
@@ -206,3 +212,187 @@ def test_what_is_no_data_set(folders: dict[str, Path], tmp_path: Path) -> None:
 def test_wrong_use(options: list[object], code: int, said: bytes, tmp_path: Path) -> None:
     result = aldm("batch", DATA / "music.flac", "--out", tmp_path, *options)
     assert (result.returncode, said in result.stderr, b"Traceback" in result.stderr) == (code, True, False)
+
+
+CLIP = dict(name="a", path="a.wav", samples=2560, sample_rate=16000)
+ABOUT = CLIP | dict(channels=1, frames=1, groups=16, model="m", codebook="vq", vectors="v", quality=None, clips=1)
+IDS = np.zeros((1, 1, 16), np.int16)
+
+
+def npy(array: object) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)  # type: ignore[arg-type]
+    return file.getvalue()
+
+
+def npy_header(text: bytes, data: bytes = b"") -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
+
+
+def tar_of(members: Mapping[str, bytes | str | dict[str, object]]) -> bytes:
+    """A tar of bytes, of JSON, and of links to a name."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            if isinstance(content, str):
+                member.type, member.linkname = tarfile.SYMTYPE, content
+                tar.addfile(member)
+                continue
+            data = json.dumps(content).encode() if isinstance(content, dict) else content
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return file.getvalue()
+
+
+def refuse(path: Path, data: bytes) -> str:
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=f"{path.name}: not a shard of tokens: ") as caught:
+        list(TokenDataset([path]))
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+def test_hostile_arrays(tmp_path: Path) -> None:
+    """They are refused before memory is taken for what they claim."""
+    archive = io.BytesIO()
+    np.savez(archive, x=IDS)
+    for array in (
+        b"",
+        b"PK\x03\x04 and no more",
+        archive.getvalue(),
+        b"\x80\x04N.",  # a pickle
+        npy_header(b"{'descr':'<i2','fortran_order':False,'shape':(1000000000000,),}\n"),
+        npy_header(b"{'descr':'<i2','fortran_order':False,'shape':(-1,),}\n", bytes(8)),
+        npy_header(b"{'descr':'|O','fortran_order':False,'shape':(1,1,16),}\n", bytes(128)),
+        npy_header(b"(" * 9000 + b"\n"),
+        npy(np.array(["a"] * 16)),
+        npy(np.full((1, 1, 16), np.nan)),
+        npy(np.zeros((1, 1, 16), "M8[s]")),
+        npy(np.zeros((1, 1, 16), [("a", "<i2"), ("b", "<i2")])),
+        npy(np.zeros((1, 16, 1), np.int16)),
+        npy(np.full((1, 1, 16), 1 << 40)),
+        npy(np.full((1, 1, 16), 1 << 63, np.uint64)),
+        npy(IDS)[:-1],
+        npy(IDS) + b"\0",
+    ):
+        refuse(tmp_path / "a.tar", tar_of({"a.json": ABOUT, "a.npy": array}))
+    (tmp_path / "a.tar").write_bytes(tar_of({"a.json": ABOUT, "a.npy": npy(IDS.astype(">i8"))}))
+    (item,) = TokenDataset([tmp_path / "a.tar"])
+    assert torch.equal(item.pop("tokens"), torch.zeros((1, 1, 16), dtype=torch.int32))
+    assert item == {name: value for name, value in ABOUT.items() if name != "clips"}
+
+
+def test_hostile_descriptions(tmp_path: Path) -> None:
+    wrong: list[dict[str, object]] = [{"frames": 2}, {"frames": -1}, {"frames": "1"}, {"frames": True}, {"name": 7}]
+    wrong += [{"samples": None}, {"model": {}}, {"clips": 2}, {"clips": "many"}]
+    for about in (*(ABOUT | change for change in wrong), b"[]", b'"x"', b"null", b"[" * 100_000, b"{", b"\xff" * 9):
+        refuse(tmp_path / "a.tar", tar_of({"a.json": about, "a.npy": npy(IDS)}))
+    said = refuse(
+        tmp_path / "a.tar", tar_of({"a.json": json.dumps(ABOUT).encode() + bytes(1 << 20), "a.npy": npy(IDS)})
+    )
+    assert "'a.json' has" in said
+    for members in (
+        {"a.npy": npy(IDS)},
+        {"a.npy": npy(IDS), "a.json": ABOUT},
+        {"a.json": ABOUT, "b.json": ABOUT, "b.npy": npy(IDS)},
+        {"a.json": ABOUT, "b.npy": npy(IDS)},
+        {"a.json": "/etc/passwd", "a.npy": npy(IDS)},
+        {"a.json": ABOUT},
+        {"a.txt": b"nothing else"},
+    ):
+        refuse(tmp_path / "a.tar", tar_of(members))
+
+
+def test_compressed_tars_are_refused(tmp_path: Path) -> None:
+    """Or a few bytes would take any amount of memory."""
+    data = tar_of({"a.json": ABOUT, "a.npy": npy(IDS)})
+    for compress in (gzip.compress, bz2.compress, lzma.compress):
+        refuse(tmp_path / "a.tar", compress(data))
+
+
+def test_sparse_members_are_refused(tmp_path: Path) -> None:
+    """They would claim any size without having it."""
+    member = tarfile.TarInfo("a.json")
+    member.type = tarfile.GNUTYPE_SPARSE
+    refuse(tmp_path / "a.tar", member.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shards_that_end_early_or_are_damaged(kind: str, tmp_path: Path) -> None:
+    clips = [CLIP | dict(name=str(n), tokens=IDS + n) for n in range(5)]
+    file = io.BytesIO()
+    write_shard(file, kind, "tokens-000000", clips, dict(model="m", codebook="vq", vectors="v", quality=None))
+    whole, path = file.getvalue(), tmp_path / f"tokens-000000.{KINDS[kind]}"
+    path.write_bytes(whole)
+    assert [int(clip["tokens"][0, 0, 0]) for clip in TokenDataset([path])] == [0, 1, 2, 3, 4]
+    lost = 0
+    for end in range(0, len(whole), 256 if kind == "webdataset" else 64):
+        path.write_bytes(whole[:end])
+        try:
+            clips_read = list(TokenDataset([path]))
+        except ValueError:
+            lost += 1
+        else:
+            assert len(clips_read) == 5  # the cut is in the padding behind them
+    assert lost > 20
+    rng = random.Random(0)
+    for _ in range(300):
+        at = rng.randrange(len(whole))
+        path.write_bytes(whole[:at] + rng.randbytes(4) + whole[at + 4 :])
+        try:
+            clips_read = list(TokenDataset([path]))
+        except ValueError:
+            continue
+        assert len(clips_read) == 5
+
+
+def test_shards_without_a_count(tmp_path: Path) -> None:
+    """As version 0.1.0 wrote them."""
+    about = {name: value for name, value in ABOUT.items() if name != "clips"}
+    path = tmp_path / "a.tar"
+    path.write_bytes(tar_of({"a.json": about, "a.npy": npy(IDS), "b.json": about, "b.npy": npy(IDS)}))
+    assert len(list(TokenDataset([path]))) == 2
+
+
+def test_hostile_parquet(tmp_path: Path) -> None:
+    facts = {"aldm": json.dumps(dict(model="m", codebook="vq", vectors="v", quality=None))}
+    row = {name: [ABOUT[name]] for name in ("name", "path", "channels", "frames", "groups", "samples", "sample_rate")}
+    row["tokens"] = [[0] * 16]
+
+    def shard(metadata: dict[str, str], **columns: list[object] | None) -> bytes:
+        file = io.BytesIO()
+        table = pa.table({name: column for name, column in {**row, **columns}.items() if column is not None})
+        parquet.write_table(table.replace_schema_metadata(metadata), file)
+        return file.getvalue()
+
+    for metadata in ({}, {"aldm": "[]"}, {"aldm": "null"}, {"aldm": '"x"'}, {"aldm": '{"model": []}'}, {"aldm": "{"}):
+        refuse(tmp_path / "a.parquet", shard(metadata))
+    changes: list[dict[str, list[object] | None]] = [
+        *({"frames": value} for value in (None, [-1], [7], [None], ["1"])),
+        *({"tokens": value} for value in (None, [None], [3], ["abc"], [["a"] * 16], [[None] * 16], [[2**50] * 16])),
+        {"tokens": [[0.5] * 16]},
+        {"tokens": [[*range(15), None]]},
+    ]
+    for change in changes:
+        refuse(tmp_path / "a.parquet", shard(facts, **change))
+    (tmp_path / "a.parquet").write_bytes(shard(facts))
+    (item,) = TokenDataset([tmp_path / "a.parquet"])
+    assert item["tokens"].shape == (1, 1, 16)
+
+
+def test_row_groups_hold_a_bounded_number_of_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a reader needs a bounded amount of memory, and may refuse more."""
+    monkeypatch.setattr("aldm.codec.tokens.shards.MAX_IDS", 40)
+    clips = [CLIP | dict(name=str(n), tokens=IDS) for n in range(5)]
+    path = tmp_path / "tokens-000000.parquet"
+    with path.open("wb") as file:
+        write_shard(file, "parquet", "tokens-000000", clips, dict(model="m"))
+    assert parquet.ParquetFile(path).num_row_groups == 3
+    assert len(list(TokenDataset([path]))) == 5
+    monkeypatch.setattr("aldm.codec.tokens.shards.MAX_IDS", 31)
+    with pytest.raises(ValueError, match="row group"):
+        list(TokenDataset([path]))
+    monkeypatch.setattr("aldm.codec.tokens.shards.MAX_IDS", 15)
+    with pytest.raises(ValueError, match="a clip has 16 tokens"):
+        write_shard(io.BytesIO(), "parquet", "tokens-000000", clips, dict(model="m"))

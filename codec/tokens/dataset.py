@@ -18,19 +18,20 @@ from .shards import SUFFIXES, read_shard
 class TokenDataset(IterableDataset[dict[str, Any]]):
     """Clips of the shards that `aldm batch --tokens` writes, Parquet or WebDataset.
 
-    Whole shards go to processes, and of these to the workers of their DataLoader: every clip comes once in all. Have
-    several times as many shards as workers; processes may get different numbers of clips.
+    Whole shards are distributed over processes, and within a process over the workers of its DataLoader, so that every
+    clip comes exactly once. Use several times as many shards as workers. Processes may get different numbers of clips.
+    Shards from strangers are safe to read: what is not a shard is an error.
 
     Args:
         source: a folder of shards, a glob pattern, or paths.
-        shuffle: how many clips are held to pick the next one of, from shards in random order; 0: as written.
-        seed: of the order, which is the same again for the same seed, epoch and number of processes and workers.
-        rank, world_size: this process and how many share the shards.
+        shuffle: size of the shuffle buffer, in clips; the shards are shuffled too. 0: in the order of the files.
+        seed: of the shuffling. The same seed, epoch and number of processes and workers give the same order.
+        rank, world_size: number of this process, and how many processes share the shards.
 
     Raises:
         FileNotFoundError: no shards.
-        ValueError: a rank outside the world; and while reading, what is not a shard, or shards that were made
-            differently.
+        ValueError: `rank` is not below `world_size`. While reading: a file is not a shard, is damaged, or ends early;
+            or shards were made with different models, codebooks or qualities.
     """
 
     def __init__(
@@ -48,15 +49,16 @@ class TokenDataset(IterableDataset[dict[str, Any]]):
         if not self.shards:
             raise FileNotFoundError(f"no shards of tokens in {source}")
         self.shuffle, self.seed, self.rank, self.world_size = shuffle, seed, rank, world_size
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers that stay alive see it, too
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # persistent workers see changes
 
     def set_epoch(self, epoch: int) -> None:
-        """Another order for the next pass."""
+        """Choose the order of the next pass."""
         self._epoch.fill_(epoch)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Dicts with `tokens`, int32 [C, N, groups] as of `Codec.tokens`; name, path, channels, frames, groups, samples
-        and sample_rate of the original; model (fingerprint), codebook, and for the scalar one quality."""
+        """Dicts of a clip: `tokens`, int32 [C, N, groups], as `Codec.tokens` returns; its shape as channels, frames and
+        groups; name, path, samples and sample_rate of the original; model (fingerprint), codebook, vectors and
+        quality."""
         worker = get_worker_info()
         workers, number = (worker.num_workers, worker.id) if worker else (1, 0)
         shards, order = list(self.shards), f"{self.seed} {self._epoch.item()}"
@@ -64,7 +66,7 @@ class TokenDataset(IterableDataset[dict[str, Any]]):
             random.Random(order).shuffle(shards)
         mine = shards[self.rank * workers + number :: self.world_size * workers]
         clips = _read(mine)
-        return _shuffled(clips, self.shuffle, random.Random(f"{order} {mine}")) if self.shuffle else clips
+        return _shuffle(clips, self.shuffle, random.Random(f"{order} {mine}")) if self.shuffle else clips
 
 
 def _read(shards: list[str]) -> Iterator[dict[str, Any]]:
@@ -78,13 +80,14 @@ def _read(shards: list[str]) -> Iterator[dict[str, Any]]:
             yield clip | dict(tokens=torch.from_numpy(clip["tokens"].astype(np.int32)))
 
 
-def _shuffled(clips: Iterator[Any], size: int, rng: random.Random) -> Iterator[Any]:
-    held: list[Any] = []
+def _shuffle(clips: Iterator[Any], size: int, rng: random.Random) -> Iterator[Any]:
+    """Clips in random order, from a buffer of that size."""
+    buffer: list[Any] = []
     for clip in clips:
-        held.append(clip)
-        if len(held) >= size:
-            place = rng.randrange(len(held))
-            held[place], held[-1] = held[-1], held[place]
-            yield held.pop()
-    rng.shuffle(held)
-    yield from held
+        buffer.append(clip)
+        if len(buffer) >= size:
+            place = rng.randrange(len(buffer))
+            buffer[place], buffer[-1] = buffer[-1], buffer[place]
+            yield buffer.pop()
+    rng.shuffle(buffer)
+    yield from buffer
