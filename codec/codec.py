@@ -20,7 +20,7 @@ from .arguments import check_layers, check_quality, check_rate
 from .audio.reader import AudioReader
 from .audioldm2.checkpoint import is_checkpoint
 from .context import each_in_own_context, in_own_context
-from .decoding.decoder import Decoder
+from .decoding.decoder import MAX_DURATION, Decoder
 from .diffusion.ddcm import DDCM
 from .encoding.analysis import AnalyzedPacket, Analyzer, Spool
 from .encoding.encoder import Encoder, Gains
@@ -292,6 +292,7 @@ class Codec:
         refine: int = 0,
         prompt: str | None = None,
         from_step: int = 0,
+        max_duration: float = MAX_DURATION,
     ) -> np.ndarray:
         """An .aldm file -> samples.
 
@@ -305,6 +306,7 @@ class Codec:
                 what the quantiser removed. The same in every run.
             prompt: says what the sound shall be instead, for the steps of diffusion from `from_step` on; for files
                 with an enhancement layer, or with `refine`, of models that take text.
+            max_duration: seconds that are decoded at most, since a file of 1 kB can claim hours. Default: 100 h.
 
         Returns:
             float32 [C, N]; N is exactly the number of samples that went in (at 16 kHz: its duration rounded up).
@@ -312,9 +314,9 @@ class Codec:
         Raises:
             FormatError: not an .aldm file, a newer version, or damage that leaves nothing or `strict` refuses.
             ModelError: the file needs another model.
-            ValueError: no sound between `start` and the end.
+            ValueError: no sound between `start` and the end, or more than `max_duration`.
         """
-        decoder = self.decoder(read_bytes(source), strict, layers, refine, prompt, from_step)
+        decoder = self.decoder(read_bytes(source), strict, layers, refine, prompt, from_step, max_duration)
         return np.concatenate(list(decoder.blocks(original_rate, start, duration)), 1)
 
     @in_own_context
@@ -326,9 +328,10 @@ class Codec:
         refine: int = 0,
         prompt: str | None = None,
         from_step: int = 0,
+        max_duration: float = MAX_DURATION,
     ) -> Decoder:
         """The decoder of one file or stream, for programs that take the sound in blocks or ask what was damaged."""
-        return Decoder(self.model, source, strict, layers, refine, prompt, from_step)
+        return Decoder(self.model, source, strict, layers, refine, prompt, from_step, max_duration)
 
     @in_own_context
     def generate(

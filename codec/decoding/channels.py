@@ -104,21 +104,25 @@ class VocoderStream:
 
 
 class VocoderBank:
-    """Groups of as many channels as the model works on at once; equal ones are made once, as long as they are equal."""
+    """Groups of as many channels as the model works on at once; equal ones are made once, as long as they are equal.
 
-    def __init__(self, model: CodecModel, channels: int):
+    Args:
+        channels: of the file.
+        piece: samples in a block at most, so that many channels that are alike take no memory of their own.
+    """
+
+    def __init__(self, model: CodecModel, channels: int, piece: int):
         counts = [min(model.batch, channels - first) for first in range(0, channels, model.batch)]
-        self._channels = channels
+        self._piece = piece
         self._nothing = [Frames.silence(count, model.frame_size, 0, model.device) for count in counts]
         ends = (self._nothing[0], self._nothing[-1])
         first, last = (VocoderStream(model.renderer(), [(constant(nothing), 0)]) for nothing in ends)
         self._streams = [first] * (len(counts) - 1) + [first if counts[-1] == counts[0] else last]
 
-    @torch.inference_mode()
-    def push(self, frames: list[LazyFrames]) -> np.ndarray:
-        """Take the frames of every group; return the waveforms [C, N] that are settled by now."""
+    def push(self, frames: list[LazyFrames]) -> Iterator[np.ndarray]:
+        """Take the frames of every group; give the waveforms that are settled by now, in blocks [C, n]."""
         self._split_groups(frames)
-        return self._run(lambda c, stream: stream.push(frames[c]))
+        return self._blocks(self._run(lambda c, stream: stream.push(frames[c])))
 
     def fill(self, missing: int, following: list[LazyFrames] | None) -> Iterator[np.ndarray]:
         """The same with the frames of a gap in front of others, or at the end; in pieces."""
@@ -133,14 +137,12 @@ class VocoderBank:
             for stream in {id(stream): stream for stream in self._streams}.values():
                 stream.materialize_history()
         for start in range(0, missing, PIECE):
-            with torch.inference_mode():
-                made = self._run(lambda c, stream, start=start: stream.fill(after[c], missing, start))
-            yield made
+            made = self._run(lambda c, stream, start=start: stream.fill(after[c], missing, start))
+            yield from self._blocks(made)
 
-    @torch.inference_mode()
-    def flush(self) -> np.ndarray:
+    def flush(self) -> Iterator[np.ndarray]:
         """The rest, behind what was pushed."""
-        return self._run(lambda c, stream: stream.flush())
+        return self._blocks(self._run(lambda c, stream: stream.flush()))
 
     def _split_groups(self, given: list[Any]) -> None:
         """Groups that were one part where they are given different things."""
@@ -150,14 +152,16 @@ class VocoderBank:
                 same = given[c] is given[c - 1]
                 self._streams[c] = self._streams[c - 1] if same else copy.copy(before[c])
 
-    def _run(self, job: Callable[..., Tensor]) -> np.ndarray:
-        wave = out = np.zeros((self._channels, 0), np.float32)
-        done = 0
+    @torch.inference_mode()
+    def _run(self, job: Callable[..., Tensor]) -> list[np.ndarray]:
+        """Waveforms of every group; of those that are alike, the same object."""
+        out: list[np.ndarray] = []
         for c, stream in enumerate(self._streams):
-            if not c or stream is not self._streams[c - 1]:
-                wave = job(c, stream).cpu().numpy()
-            if not c:
-                out = np.empty((self._channels, wave.shape[1]), np.float32)
-            out[done : done + len(wave)] = wave
-            done += len(wave)
+            same = c and stream is self._streams[c - 1]
+            out.append(out[-1] if same else job(c, stream).cpu().numpy())
         return out
+
+    def _blocks(self, waves: list[np.ndarray]) -> Iterator[np.ndarray]:
+        """Waveforms of all channels, piece by piece."""
+        for start in range(0, max(1, waves[0].shape[1]), self._piece):
+            yield np.concatenate([wave[:, start : start + self._piece] for wave in waves])

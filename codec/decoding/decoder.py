@@ -22,6 +22,8 @@ from .channels import Crossfade, LazyFrames, VocoderBank, map_unique
 from .packets import PacketDecoder
 
 Channel = tuple[int, float] | None  # which of those that are coded, and what it is multiplied by; None: silent
+BLOCK_VALUES = 1 << 21  # of a block [C, n]: 8 MB
+MAX_DURATION = 360000.0  # seconds: 100 h
 EDGE = 48  # frames that a decoder which starts in the middle hears before it, so that its first sample is settled
 
 
@@ -31,6 +33,7 @@ class Decoder:
     Args:
         source: bytes; a buffered binary file object, which may be a pipe that is still being written; or a reader.
         strict: refuse damage, instead of concealing damaged packets.
+        max_duration: seconds of sound that `blocks` gives at most: a file of 1 kB can claim hours.
         layers, refine, prompt, from_step: see `PacketDecoder`.
 
     Attributes:
@@ -53,8 +56,9 @@ class Decoder:
         refine: int = 0,
         prompt: str | None = None,
         from_step: int = 0,
+        max_duration: float = MAX_DURATION,
     ):
-        self.model, self.strict = model, strict
+        self.model, self.strict, self.max_duration = model, strict, max_duration
         self.reader = source if isinstance(source, StreamReader) else StreamReader(source)
         self.header, self.damage, self.decoded = self.reader.header, self.reader.damage, 0
         self._packets = PacketDecoder(model, self.header, layers, refine, prompt, from_step)
@@ -73,21 +77,33 @@ class Decoder:
 
         Raises:
             DamageError: nothing that can be decoded, or damage that `strict` refuses.
-            ValueError: nothing there.
+            ValueError: nothing there, or more than `max_duration`.
         """
         own, hop = self.model.mel.sample_rate, self.model.mel.hop_length
         rate = self.header.sample_rate if original_rate else own
         begin, end = self._part(rate, start, duration)
         first = max(0, begin * container.HOPS_PER_SECOND // rate - EDGE)
         last = math.inf if duration is None else -(-int(end) * container.HOPS_PER_SECOND // rate) + EDGE
-        blocks = resample(self._synthesize(first, last), own, rate, self.header.channels)
-        offset, nothing = first * hop * rate // own, True
+        channels = self.header.channels
+        piece = max(1, BLOCK_VALUES * own // (channels * max(rate, own)))
+        blocks = resample(self._synthesize(first, last, piece), own, rate, channels)
+        offset, given = first * hop * rate // own, 0
+        if math.isfinite(known := min(end, self._whole(rate))):
+            self._check_duration((known - begin) / rate)
         for block in cut(blocks, begin - offset, lambda: min(end, self._whole(rate)) - offset):
-            nothing = False
+            given += block.shape[1]
+            self._check_duration(given / rate)
             yield block
-        if nothing:
+        if not given:
             seconds = self.reader.hops / container.HOPS_PER_SECOND
             raise ValueError(f"nothing to decode from {start:g} s on: the file has {seconds:.2f} s")
+
+    def _check_duration(self, seconds: float) -> None:
+        if seconds > self.max_duration:
+            raise ValueError(
+                f"{seconds / 3600:.1f} h of sound are more than the limit of {self.max_duration / 3600:g} h; "
+                "a larger max_duration allows it"
+            )
 
     def length(self, original_rate: bool = False, start: float = 0.0, duration: float | None = None) -> int | None:
         """How many samples `blocks` will give, if the file is whole; None: it does not say yet.
@@ -112,10 +128,11 @@ class Decoder:
         begin = round(start * rate)
         return begin, math.inf if duration is None else begin + max(1, round(duration * rate))
 
-    def _synthesize(self, first: int, last: float) -> Iterator[np.ndarray]:
-        """Waveform blocks [C, n] of frames first .. last - 1, as far as there are packets."""
+    def _synthesize(self, first: int, last: float, piece: int) -> Iterator[np.ndarray]:
+        """Waveform blocks [C, n], n at most `piece`, of frames first .. last - 1, as far as there are packets."""
         size = self.header.packet_hops
-        bank, crossfade = VocoderBank(self.model, self.header.channels), Crossfade(self.model.overlap)
+        bank = VocoderBank(self.model, self.header.channels, piece)
+        crossfade = Crossfade(self.model.overlap)
         missing, pushed = 0, False  # frames that wait for the next packet
         start = max(0, first - self.model.overlap) // size
         for item in self._items(max(0, start * size - self.model.context) // size):
@@ -136,11 +153,11 @@ class Decoder:
             part = slice(skip, stop)
             frames = map_unique(lambda f, part=part: lambda: f().during(part), frames)
             yield from bank.fill(missing, frames)
-            yield bank.push(frames)
+            yield from bank.push(frames)
             missing, pushed = 0, True
         yield from bank.fill(missing, None)
         if pushed or missing:
-            yield bank.flush()
+            yield from bank.flush()
 
     def _items(self, first: int) -> Iterator[Item]:
         """Packets from number `first` on, and errors where damage ends it."""
