@@ -14,11 +14,9 @@ from ..dsp.mel import LogMel
 from ..dsp.stft import overlap_add, window_sum
 from .layers import ResidualBlock
 
-N_FFT = 512  # shorter than that of the log-mel: what is corrected is the course in time too
 STRIDE = 2  # frames per step of the convolutions
 QUIET = 1e-4  # magnitudes below are as good as this; those of a normalised clip reach about 60
 MOST = 3.0  # nats that a magnitude is changed by, at most
-TIMES = 2  # that bands go back to what was asked for
 RANGE = 20.0  # most that they are raised or lowered then
 
 
@@ -34,22 +32,24 @@ class Corrector(nn.Module):
         mel: the front-end.
         width: channels.
         blocks: residual blocks; each sees `STRIDE` frames more to either side.
+        n_fft: its own window, no longer than that of the log-mel: what is corrected is the course in time too.
+        projections: times that mel bands go back to those that were asked for.
     """
 
     advance: Tensor
 
-    def __init__(self, mel: LogMel, width: int = 384, blocks: int = 4):
+    def __init__(self, mel: LogMel, width: int = 384, blocks: int = 4, n_fft: int = 512, projections: int = 2):
         super().__init__()
-        self.config: dict[str, Any] = dict(width=width, blocks=blocks)
-        self.mel, self.short = mel, replace(mel, n_fft=N_FFT)
-        self.bins = N_FFT // 2 + 1
+        self.config: dict[str, Any] = dict(width=width, blocks=blocks, n_fft=n_fft, projections=projections)
+        self.mel, self.short, self.projections = mel, replace(mel, n_fft=n_fft), projections
+        self.bins = n_fft // 2 + 1
         # frames on either side that a frame's output depends on, at most: convolutions, and two windows of the log-mel
         self.context = STRIDE * (blocks + 2 + mel.n_fft // mel.hop_length + 1)
         self.input = nn.Linear(STRIDE * (5 * self.bins + mel.n_mels + 1), width)
         self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(blocks))
         self.output = nn.Linear(width, STRIDE * 2 * self.bins)
         # conjugate of how a steady sine in the middle of each bin turns from frame to frame, [bins, 1]
-        angle = 2 * math.pi / N_FFT * (torch.arange(self.bins) * self.short.hop_length % N_FFT)
+        angle = 2 * math.pi / n_fft * (torch.arange(self.bins) * self.short.hop_length % n_fft)
         self.register_buffer("advance", torch.polar(torch.ones_like(angle), -angle)[:, None], persistent=False)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
@@ -58,7 +58,7 @@ class Corrector(nn.Module):
         """Correct waveforms.
 
         Args:
-            wave: [B, T * hop_length + 2 * pad] with `pad` of a front-end with N_FFT; T a multiple of STRIDE.
+            wave: [B, T * hop_length + 2 * pad] with `pad` of its own front-end; T a multiple of STRIDE.
             magnitudes: [B, n_fft // 2 + 1, T], what Griffin-Lim was asked for.
             step: [B, T], the quantiser's.
             scale: [B, T], what normalised magnitudes and waveform have been multiplied by.
@@ -71,7 +71,7 @@ class Corrector(nn.Module):
             mel = self.mel.from_magnitudes(magnitudes / scale)
         gain, angle = self.correction(spectrum / scale, mel, step)
         corrected = waveform(spectrum * torch.polar(gain.exp(), angle), self.short)
-        for _ in range(TIMES):
+        for _ in range(self.projections):
             corrected = self._back(corrected, magnitudes, scale)
         return corrected
 
