@@ -98,12 +98,15 @@ def _run(stage: Stage, draft: Draft, job: Job, result: Path, key: str) -> dict[s
     if stage.start:
         other = Draft.of(Model.from_pretrained(stage.start))
         if other.mel != draft.mel:
-            raise ValueError(f"stage {stage.name}: model {stage.start} has another front-end")
+            raise ValueError(f"stage {stage.name}: start: {stage.start} has another front-end")
         for part in stage.changes:
             setattr(draft, part, getattr(other, part))
     started = time.monotonic()
     job.log.say(f"{stage.name}: starts")
-    held_out = stage.run(draft, job)
+    try:
+        held_out = stage.run(draft, job)
+    except ValueError as error:
+        raise ValueError(f"stage {stage.name}: {error}") from error
     if held_out and not isinstance(stage, TrainingStage):  # a trainer has reported its own
         job.log.held_out(stage.name, 0, held_out)
     options = dict(kind=stage.kind, **dataclasses.asdict(stage))
