@@ -26,7 +26,7 @@ from aldm.codec.model import Model
 from aldm.codec.nn.autoencoder import Autoencoder
 from conftest import clip
 
-TABLES = '[[stages]]\nkind = "tables"\nhours = 0.01\nclasses = 4\ntables = 64\n'
+TABLES = '[[stages]]\nkind = "tables"\nhours = 0.01\n'
 KLT = "[front_end]\nn_mels = 40\nfloor = -10.0\n[networks.autoencoder]\nlatent_channels = 32\nwidth = 32\n"
 KLT += "[networks.magnitude_net]\nwidth = 64\nblocks = 1\n[networks.corrector]\nwidth = 48\nblocks = 1\n"
 KLT += '[networks.denoiser]\nlevels = 4\nwidth = 48\n[[stages]]\nkind = "klt"\n'
@@ -116,7 +116,7 @@ def test_magnitudes_learn(run: Run, job: Job, tmp_path: Path) -> None:
 
     draft.new("magnitude_net")
     before = error(draft.model())
-    stage = dict(steps=300, batch_size=4, frames=96, seed=1, learning_rate=2e-3, precision="float32")
+    stage = dict(steps=200, batch_size=4, frames=96, seed=1, learning_rate=2e-3, warm_up=20, precision="float32")
     found = TrainMagnitudes(name="magnitudes", **stage).run(draft, job)
     assert {"bins", "mel", "energy", "texture"} <= found.keys()
     trained = draft.model()
@@ -229,7 +229,7 @@ def test_joint_training_learns(run: Run, tmp_path: Path) -> None:
     model = run("m", first)
     text = f'start = "{tmp_path / "m"}"\n'
     text += options(
-        'kind = "corrector"\ntrain = ["corrector", "magnitude_net"]\nsteps = 160\nseed = 2\nlearning_rate = 3e-4'
+        'kind = "corrector"\ntrain = ["corrector", "magnitude_net"]\nsteps = 80\nseed = 2\nwarm_up = 10\nlearning_rate = 1e-3'
     )
     again = run("n", text)
     wave = clip("speech")
@@ -265,7 +265,7 @@ def test_a_model_grows(run: Run, tmp_path: Path) -> None:
     assert errors[1] < 0.9 * errors[0]
     codec = Codec.from_pretrained(tmp_path / "b")
     assert codec.model.codebook.predictor.config["latent_channels"] == 64
-    for chosen in (dict(quality=40), dict(layers="both", bitrate=1)):
+    for chosen in (dict(quality=40), dict(layers="ddcm", bitrate=1)):
         assert len(codec.decode(codec.encode(wave, 16000, **chosen))[0]) == len(wave)
     with pytest.raises(ValueError, match="32 latent channels; latent_channels must be more, not 32"):
         run("c", f"{grow} 32\n" + TABLES)
