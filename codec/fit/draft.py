@@ -109,7 +109,9 @@ class Draft:
         stored: dict[str, Any] = {}
         for name in parts:
             part = getattr(self, name)
-            if isinstance(part, nn.Module):
+            if part is None:
+                stored[name] = None
+            elif isinstance(part, nn.Module):
                 stored[name] = dict(config=part.config, state=part.state_dict())
             elif isinstance(part, np.ndarray):
                 stored[name] = torch.from_numpy(part)
@@ -126,7 +128,9 @@ class Draft:
     def load(self, stored: dict[str, Any]) -> None:
         """Take over the parts that `save` wrote."""
         for name, value in stored.items():
-            if name in NETWORKS:
+            if value is None:
+                setattr(self, name, None)
+            elif name in NETWORKS:
                 before = (self.mel,) if name in WITH_MEL else ()
                 network = NETWORKS[name](*before, **value["config"])
                 network.load_state_dict(value["state"])

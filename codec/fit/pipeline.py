@@ -58,6 +58,7 @@ def run_recipe(
     for stage in recipe.stages:
         options = dataclasses.asdict(stage)
         steps = options.pop("steps", None)
+        options.pop("checkpoint_every", None)  # decides nothing
         checkpoint_key = _digest([key, stage.kind, options])
         key = _digest([checkpoint_key, steps])
         result = work / f"{stage.name}.result.pt"

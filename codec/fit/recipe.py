@@ -99,6 +99,9 @@ def _recipe(path: Path, table: dict[str, Any]) -> Recipe:
     if "front_end" in rest and rest.get("start"):
         raise RecipeError(f"{file}: front_end: a model that is started from keeps its own")
     front_end = _build(LogMel, f"{file}: front_end", rest.pop("front_end", {}))
+    for key in ("sample_rate", "hop_length", "n_mels"):
+        if not getattr(front_end, key):
+            raise RecipeError(f"{file}: front_end.{key}: must be above 0")
     if front_end.n_fft % 2 or front_end.n_fft < 2 * front_end.hop_length or front_end.hop_length % 2:
         raise RecipeError(f"{file}: front_end.n_fft: must be even, and at least two hops of an even number of samples")
     data = _build(Data, f"{file}: data", rest.pop("data", {}))
@@ -176,6 +179,8 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         raise RecipeError(f"{where}: must be {PLAIN[hint]}, not {value!r}")
     if value != value or (hint in (int, float) and abs(value) > 1e15):
         raise RecipeError(f"{where}: must be finite, not {value!r}")
+    if hint is int and value < 0:
+        raise RecipeError(f"{where}: must not be negative, not {value}")
     return value
 
 
@@ -196,7 +201,11 @@ def _override(table: dict[str, Any], override: str) -> None:
     except tomllib.TOMLDecodeError:
         value = text.strip()
     stages = table.get("stages")
-    named = [s for s in (stages if isinstance(stages, list) else []) if s.get("name", s.get("kind")) == keys[0]]
+    named = [
+        s
+        for s in (stages if isinstance(stages, list) else [])
+        if isinstance(s, dict) and s.get("name", s.get("kind")) == keys[0]
+    ]
     if not named and len(keys) > 1 and keys[0] not in ("front_end", "data", "networks"):
         raise RecipeError(f"--set {override}: no stage or section {keys[0]}")
     place = named[0] if named else table

@@ -102,6 +102,8 @@ class Trainer:
             average, before, first, self.precision = (state[k] for k in ("average", "before", "step", "precision"))
             if opponent is not None:
                 opponent.load_state_dict(state["opponent"])
+            if first > self.steps:
+                raise ValueError(f"{self.checkpoint} has {first} steps already; remove it for {self.steps}")
             self.log.say(f"{self.name}: resumed at step {first}")
         elif self.precision == "auto":
             self._choose_precision(model, loss)
@@ -141,7 +143,7 @@ class Trainer:
                 if not last:
                     self._evaluate(model, loss, average, step + 1)
         model.load_state_dict({k: v.lerp(before[k], self.start_share) for k, v in average.items()})
-        self._evaluate(model, loss, model.state_dict(), max(first, self.steps))
+        self._evaluate(model, loss, model.state_dict(), self.steps)
         model.eval().requires_grad_(False)
 
     def _step(self, loss: Loss, step: int, held_out: bool = False) -> tuple[Tensor, dict[str, Tensor]]:

@@ -33,13 +33,20 @@ class Corrector(nn.Module):
         width: channels.
         blocks: residual blocks; each sees `STRIDE` frames more to either side.
         n_fft: its own window, no longer than that of the log-mel: what is corrected is the course in time too.
-        projections: times that mel bands go back to those that were asked for.
+        projections: times that mel bands go back to those that were asked for, 0 to 2.
+
+    Raises:
+        ValueError: `n_fft` or `projections` out of range.
     """
 
     advance: Tensor
 
     def __init__(self, mel: LogMel, width: int = 384, blocks: int = 4, n_fft: int = 512, projections: int = 2):
         super().__init__()
+        if not 0 <= projections <= 2:
+            raise ValueError(f"projections must be 0 to 2, not {projections}")
+        if n_fft % 2 or not 2 * mel.hop_length <= n_fft <= mel.n_fft:
+            raise ValueError(f"n_fft must be even, from two hops to the front-end's {mel.n_fft}, not {n_fft}")
         self.config: dict[str, Any] = dict(width=width, blocks=blocks, n_fft=n_fft, projections=projections)
         self.mel, self.short, self.projections = mel, replace(mel, n_fft=n_fft), projections
         self.bins = n_fft // 2 + 1

@@ -104,7 +104,7 @@ class Grow(HoursStage):
     """
 
     kind = "grow"
-    changes = ("autoencoder", "gains", "predictor", "denoiser")
+    changes = ("autoencoder", "gains", "predictor", "denoiser", "tables", "vectors")
 
     hours: float = 2.8
     latent_channels: int

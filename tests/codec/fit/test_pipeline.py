@@ -130,6 +130,8 @@ def test_stages_one_by_one(run: Callable[..., Model | None], tmp_path: Path) -> 
     assert "tables: starts" in lines
     with pytest.raises(ValueError, match="is of other data or options; remove it to start anew"):
         run("m", "autoencoder.seed=1")
+    with pytest.raises(ValueError, match="has 4 steps already; remove it for 2"):
+        run("m", "autoencoder.steps=2")
     with pytest.raises(ValueError, match="no stage decoder; it has klt, autoencoder, tables"):
         run("m", only="decoder")
 

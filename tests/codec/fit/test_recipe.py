@@ -93,6 +93,8 @@ def test_overrides(tmp_path: Path) -> None:
         ('name = "first"', 'name = "klt"', "mine.toml: stages.klt.name: two stages have this name"),
         ("steps = 10", "", "mine.toml: stages.first.steps: missing"),
         ("steps = 10", "steps = 0", "mine.toml: stages.first.steps must be above 0"),
+        ("steps = 10", "steps = 10\nseed = -1", "mine.toml: stages.first.seed: must not be negative, not -1"),
+        ("n_fft = 640", "hop_length = 0", "mine.toml: front_end.hop_length: must be above 0"),
         ("steps = 10", "steps = true", "mine.toml: stages.first.steps: must be a whole number, not True"),
         ("steps = 10", 'steps = 10\ntrain = ["denoiser"]', "mine.toml: stages.first.train must name some of corrector"),
         ("steps = 10", "steps = 10\ntrain = 1", "mine.toml: stages.first.train: must be a list"),
