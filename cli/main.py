@@ -21,6 +21,7 @@ from .batch import batch
 from .bench import analyze, bench
 from .checkpoint import MODEL_HELP, loading_options
 from .files import output_file, read_input
+from .fit import fit, fit_checkpoint
 from .generate import generate
 from .info import info
 from .live import encode_live, play, stream_format
@@ -67,7 +68,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files are removed
 
 
-for command in (info, batch, bench, analyze, generate):
+for command in (info, batch, bench, analyze, generate, fit, fit_checkpoint):
     main.add_command(command)
 
 
@@ -298,54 +299,3 @@ def decode(
             _say(f"damage: {line}")
         _say(f"warning: {len(decoder.damage)} damaged places; {decoder.decoded} packets decoded, the others concealed")
         sys.exit(3)
-
-
-@main.command()
-@click.argument("data", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Model folder to write.")
-@click.option("--work", type=click.Path(path_type=Path), help="Cache and checkpoints; default: OUT with .work behind.")
-@click.option("--init", metavar="M", help="Model that goes on learning, instead of one that starts anew.")
-@click.option("--model", "-m", metavar="M", help="AudioLDM 2 checkpoint to learn tables and codebooks for.")
-@loading_options()
-@click.option("--steps", default=30000, show_default=True, help="Training steps; 0 leaves the linear transform alone.")
-@click.option("--weigh/--no-weigh", default=None, help="Finer steps for what is heard; default: if --steps or grown.")
-@click.option("--predictor-steps", default=1500, show_default=True, help="Further steps, of the predictor; 0: none.")
-@click.option("--decoder-steps", default=5000, show_default=True, help="Further steps, of the decoding side; 0: none.")
-@click.option("--corrector-steps", default=5000, show_default=True, help="Further steps, behind Griffin-Lim; 0: none.")
-@click.option("--joint-steps", default=3000, show_default=True, help="Further steps, of both together; 0: none.")
-@click.option("--denoiser-steps", default=12000, show_default=True, help="Further steps, of the denoiser; 0: none.")
-@click.option("--tokens", default=16, show_default=True, help="Of the vector codebook per latent vector; 0: none.")
-@click.option("--n-mels", default=96, show_default=True, help="Bands of the front-end.")
-@click.option("--channels", type=click.IntRange(1), help="Latent channels.  [default: 640, or as --init has]")
-@click.option("--width", default=384, show_default=True, help="Channels of the autoencoder's convolutions.")
-@click.option("--decoder-width", default=512, show_default=True, help="Channels of the magnitude network.")
-@click.option("--batch-size", default=16, show_default=True, help="Examples of 3.84 s.")
-@click.option("--table-hours", default=1.0, show_default=True, help="Audio to count tables on.")
-@click.option("--seed", default=0, show_default=True, help="Of the training examples.")
-def fit(
-    data: tuple[Path, ...], out: Path, work: Path | None, model: str | None, loading: dict[str, Any], **options: Any
-) -> None:
-    """Fit a model to the audio in folders or tar shards DATA. Goes on where a stopped run left off.
-
-    With --model, only --table-hours and --tokens count: the networks stay as they are.
-    """
-    work = work or out.with_name(out.name + ".work")
-
-    def progress(line: str) -> None:
-        _say(f"{time.strftime('%H:%M:%S')}  {line}")
-
-    if model is None:
-        if loading:
-            raise click.UsageError(f"--{next(iter(loading))} is for --model")
-        from ..codec.fit import fit_model
-
-        fit_model(list(data), out, work, progress, **options)
-    else:
-        from ..codec.audioldm2.checkpoint import is_checkpoint
-        from ..codec.fit.checkpoint import fit_checkpoint
-
-        if not is_checkpoint(model) or options["init"] is not None:
-            raise click.UsageError("--model is for AudioLDM 2 checkpoints; --init for others")
-        chosen: dict[str, Any] = {name: options[name] for name in ("table_hours", "tokens")}
-        fit_checkpoint(model, list(data), out, work, progress, **loading, **chosen)
-    _say(f"wrote {out}")

@@ -533,9 +533,7 @@ def test_command(checkpoint: Path, tmp_path: Path) -> None:
         assert message in done.stderr
         assert done.stderr.count("\n") == 1
     for wrong, message in (
-        (("fit", DATA, "--out", tmp_path / "m", "--model", "base"), "--init for others"),
-        (("fit", DATA, "--out", tmp_path / "m", "--model", checkpoint, "--init", "base"), "--init for others"),
-        (("fit", DATA, "--out", tmp_path / "m", "--dtype", "float16"), "--dtype is for --model"),
+        (("fit-checkpoint", "base", DATA, "--out", tmp_path / "m"), "base is no AudioLDM 2 checkpoint"),
         (("decode", out, wav, "--model", checkpoint, "--from-step", 2), "--from-step is for --prompt"),
     ):
         done = run(*wrong)

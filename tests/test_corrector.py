@@ -1,18 +1,12 @@
 """The network behind Griffin-Lim: in a stream, in a model folder, in training, and what the embedded one is worth."""
 
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from aldm.codec import Codec
 from aldm.codec.dsp.mel import LogMel
-from aldm.codec.fit import corrector as training
-from aldm.codec.fit.dataset import AudioCache
-from aldm.codec.fit.descent import Run
-from aldm.codec.fit.perception import disturbance, envelope_error, power
-from aldm.codec.model import Model
+from aldm.codec.fit.losses.hearing import disturbance, power
 from aldm.codec.nn.corrector import Corrector
 from aldm.codec.nn.weights import load_weights, save_weights
 from aldm.codec.values import Frames
@@ -103,51 +97,6 @@ def test_weights_in_8_bits(tmp_path: Path) -> None:
         rows = value.flatten(1) if value.ndim > 1 else value[None]
         most = rows.abs().amax(1) / (253 if value.ndim > 1 else 2000)
         assert ((small[name] - value).abs().view(len(rows), -1).amax(1) <= most + 1e-9).all()
-
-
-def test_losses_follow_what_is_heard() -> None:
-    wave = torch.from_numpy(clip("speech")[:64000])[None]
-    noise = torch.randn(wave.shape, generator=torch.Generator().manual_seed(0))
-    exact = power(wave)
-    for loss in (disturbance, envelope_error):
-        noisy = [loss(exact, power(wave + level * noise)).item() for level in (1e-5, 1e-3, 1e-2)]
-        assert noisy[0] < 0.05
-        assert noisy == sorted(noisy)
-        assert loss(exact, power(0.5 * wave)).item() < 0.05  # how loud it is as a whole is not their business
-
-
-def test_training_learns_and_goes_on(tmp_path: Path) -> None:
-    """Waveforms sound nearer to the originals, and a stopped run ends as one that was not stopped."""
-    cache = AudioCache.build([DATA], tmp_path / "audio", 16000, lambda line: None)
-    model, codec = Model.from_pretrained("klt"), Codec.from_pretrained()
-    codec.decode(codec.encode(clip("speech")[:16000], 16000))  # leaves nothing behind that training cannot use
-
-    def run(progress: Callable[[str], None]) -> Corrector:
-        torch.manual_seed(0)
-        net = model.corrector = Corrector(model.mel, 48, 1)
-        plan = Run(tmp_path, 60, progress, batch_size=4, seed=3, checkpoint_every=20)
-        training.train(model, cache, plan, length=64, learning_rate=1e-2)
-        return net
-
-    def stop(line: str) -> None:
-        if "step 50/" in line:
-            raise KeyboardInterrupt
-
-    net = run(lambda line: None)
-    (tmp_path / "corrector.pt").unlink()
-    with pytest.raises(KeyboardInterrupt):
-        run(stop)
-    for a, b in zip(net.parameters(), run(lambda line: None).parameters(), strict=True):
-        assert torch.equal(a, b)
-    waves = torch.from_numpy(clip("speech")[: 160 * 96 * 3 + 864 * 3].reshape(3, -1))
-    examples = training.make(model, waves, np.random.default_rng(0))
-    inner = examples.exact[:, 432:-432]
-    with torch.no_grad():
-        _, asked = training.ask(model, examples.mel, examples.step)
-        steps = examples.step[:, None].expand_as(asked[:, 0])
-        corrected = net(examples.found[:, 256:-256], asked, steps, torch.ones_like(steps))
-    found, before = (training.terms(model.mel, inner, v) for v in (corrected, examples.found[:, 432:-432]))
-    assert found["disturbance"] < 0.97 * before["disturbance"]
 
 
 @pytest.mark.parametrize(("domain", "most"), [*zip(DOMAINS, (0.97, 0.97, 0.99), strict=True)])

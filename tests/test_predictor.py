@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from aldm.codec import Codec
-from aldm.codec.fit.descent import Run
-from aldm.codec.fit.predictor import decoded, new_predictor, residuals, train
+from aldm.codec.fit.log import TrainingLog
+from aldm.codec.fit.quantization import quantize_in_loop, residuals
+from aldm.codec.fit.stages.predictor import Sequences, scale_predictor, train
+from aldm.codec.fit.trainer import Trainer
 from aldm.codec.levels import step_size
 from aldm.codec.nn.predictor import Predictor
 
@@ -105,8 +107,12 @@ def test_it_learns_what_repeats(tmp_path: Path) -> None:
             x.append(0.9 * x[-1][::-1] + random.normal(size=8))
         clips.append(np.stack(x, 1).astype(np.float32))
     gains = np.full((48, 8), 0.5, np.float32)
-    predictor = new_predictor(clips[:30])
-    train(predictor, clips[:30], gains, Run(tmp_path, 150, lambda line: None, batch_size=32))
+    predictor = Predictor(8)
+    scale_predictor(predictor, clips[:30])
+    log = TrainingLog(tmp_path, lambda line: None)
+    trainer = Trainer(tmp_path, 150, log, batch_size=32, learning_rate=1.5e-3, held_out=True)
+    train(predictor, {False: Sequences(clips[:30], 0), True: Sequences(clips[30:], 0)}, gains, trainer)
+    assert trainer.held_out_losses["bits"] > 0
     left = np.concatenate([r[:, 2:] for r in residuals(predictor, clips[30:], gains[40], 40)], 1)
     assert left.std() < 0.75 * np.concatenate(clips[30:], 1).std()  # .44 is the noise
 
@@ -116,7 +122,7 @@ def test_decoded_is_what_the_codebook_does(codec: Codec, music: np.ndarray) -> N
     codebook, level = codec.model.codebook, 24
     step = torch.tensor([float(step_size(level))])
     grid = step[:, None] * torch.from_numpy(codebook.gains[level])
-    stand_in = decoded(codebook.predictor, torch.from_numpy(music.T.copy())[None], step, grid)[0].numpy().T
+    stand_in = quantize_in_loop(codebook.predictor, torch.from_numpy(music.T.copy())[None], step, grid)[0].numpy().T
     error, real = (np.square(z - music).mean() for z in (stand_in, codebook.decoded(music, level)))
     assert 0.8 < error / real < 1.25
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from aldm.codec import Codec
 from aldm.codec.errors import ModelError
-from aldm.codec.fit.vq import _learn
+from aldm.codec.fit.stages.tokens import fit_codes
 from aldm.codec.quantization.vector import CODES, SIZE, VectorCodebook, channel_groups
 from conftest import DOMAINS, clip
 from hypothesis import given
@@ -44,7 +44,7 @@ def test_learned_codes_are_better_than_samples() -> None:
     def error(codes: torch.Tensor) -> float:
         return torch.cdist(fresh, codes).min(1).values.square().mean().item()
 
-    assert error(_learn(samples, 0)) < 0.9 * error(samples[:CODES])
+    assert error(fit_codes(samples, 0)) < 0.9 * error(samples[:CODES])
 
 
 @pytest.mark.parametrize("domain", DOMAINS)

@@ -18,9 +18,9 @@ from ..audioldm2.text import PARTS, embed
 from ..audioldm2.unet import CONDITION, UNet
 from ..model_folder import TABLES, VECTORS
 from ..quantization.adaptive import AdaptiveCodebook
-from .dataset import AudioCache
-from .tables import fit_tables
-from .vq import fit_vector_codebook
+from .data.audio_cache import AudioCache
+from .stages.tables import fit_tables
+from .stages.tokens import fit_vector_codebook
 
 CODED = ("vae", "vocoder", "unet", "scheduler")
 

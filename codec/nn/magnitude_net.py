@@ -12,7 +12,7 @@ from ..dsp.mel import LogMel
 from .layers import EMBEDDING, LevelEmbedding, ResidualBlock
 
 STRIDE = 2  # frames per step of the convolutions
-LOUDEST = 7.0  # nats; a magnitude of a normalised clip reaches about 4.9
+MAX_LOG_MAGNITUDE = 7.0  # nats; a magnitude of a normalised clip reaches about 4.9
 
 
 class MagnitudeNet(nn.Module):
@@ -50,4 +50,4 @@ class MagnitudeNet(nn.Module):
         correction = self.output(F.gelu(h).transpose(1, 2)).float().reshape(batch, frames, self.bins)
         with torch.autocast(mel.device.type, enabled=False):
             rough = self.mel.pseudo_inverse(mel).log()
-        return (rough + correction).clamp(max=LOUDEST)
+        return (rough + correction).clamp(max=MAX_LOG_MAGNITUDE)

@@ -59,12 +59,12 @@ class GriffinLim:
     """
 
     LOOKAHEAD = 16
-    OVERLAP = 7  # frames of settled samples; a window
     FADE = 48  # samples from what the last chunk had guessed to come next, to what this one finds: no click
 
     def __init__(self, mel: LogMel, iterations: int = 8):
         self.mel, self.iterations = mel, iterations
-        self._frames: Tensor | None = None  # [C, bins, T], not emitted yet, and OVERLAP before them
+        self.overlap = -(-mel.n_fft // mel.hop_length)  # frames of settled samples; a window
+        self._frames: Tensor | None = None  # [C, bins, T], not emitted yet, and `overlap` before them
         self._head: Tensor | None = None  # [C, samples], emitted, from the first of these frames on
         self._next: Tensor | None = None  # [C, FADE], guessed to follow
         self._gain: Tensor | None = None  # [C, 1], at the end of what was emitted
@@ -73,7 +73,7 @@ class GriffinLim:
         """Take magnitudes [C, n_fft // 2 + 1, T], or complex values to begin at; return the settled waveform [C, N]."""
         self._frames = frames if self._frames is None else torch.cat([self._frames, frames], 2)
         count = self._frames.shape[2] - self.LOOKAHEAD
-        if count <= self.OVERLAP:
+        if count <= self.overlap:
             return self._frames.new_zeros(len(frames), 0, dtype=torch.float32)
         return self._chunk(count, last=False)
 
@@ -98,7 +98,7 @@ class GriffinLim:
             wave[:, fade] = torch.lerp(self._next, wave[:, fade], ramp(self.FADE, wave))
         # Copies: parts of it would keep the whole in memory, for each channel
         self._next = wave[:, settled : settled + self.FADE].clone()
-        drop = count - self.OVERLAP
+        drop = count - self.overlap
         self._frames = None if last else magnitude[:, :, drop:].clone()
         self._head = wave[:, drop * hop : settled].clone()
         # The estimate is inconsistent, so its waveform has too little energy; make up for it, gliding to the new gain

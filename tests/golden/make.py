@@ -21,7 +21,7 @@ from aldm.codec import Codec
 from aldm.codec.audioldm2.model import AudioLDM2
 from aldm.codec.diffusion.ddcm import DDCM
 from aldm.codec.errors import ModelError
-from aldm.codec.fit.tables import fit_tables
+from aldm.codec.fit.stages.tables import fit_tables
 from aldm.codec.model_folder import TABLES
 from aldm.format import FormatError
 from aldm.format import container as c

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-from ...format.entropy import Tables
-from ..levels import step_size
-from ..nn.predictor import Predictor
-from ..quantization.rdo import ClassCosts, choose_indices
-from ..quantization.scalar import ScalarCodebook
-from .predictor import residuals
+from ....format.entropy import Tables
+from ...levels import step_size
+from ...nn.predictor import Predictor
+from ...quantization.rdo import ClassCosts, choose_indices
+from ...quantization.scalar import ScalarCodebook
+from ..data.audio_cache import encode_clips
+from ..draft import Draft
+from ..quantization import residuals
+from .base import HoursStage, Job
 
 TOTAL = 1 << 16  # counts of a table add up to about this
+HELD_OUT_HOURS = 0.1
+REPORTED = (16, 24, 32, 40)  # levels
 
 
 def _integer(counts: np.ndarray) -> np.ndarray:
@@ -126,3 +132,34 @@ def fit_tables(
     bank, choice = _cluster(histograms.reshape(-1, 2 * limit + 1), tables)
     choice = choice.reshape(levels, classes, channels).astype(np.uint8 if tables <= 256 else np.uint16)
     return ScalarCodebook(gains.astype(np.float32), Tables(bank, choice, transitions), predictor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitTables(HoursStage):
+    """Integer tables of all quality levels.
+
+    Attributes:
+        classes: contexts of a vector.
+        limit: magnitude from which on an index is escaped.
+        tables: how many the classes and channels of all levels share.
+    """
+
+    kind = "tables"
+    changes = ("tables",)
+
+    classes: int = 32
+    limit: int = 31
+    tables: int = 512
+
+    def run(self, draft: Draft, job: Job) -> dict[str, float]:
+        autoencoder, gains = draft.require("autoencoder"), draft.require("gains")
+        latents = encode_clips(autoencoder, draft.mel, job.cache, self.hours)
+        codebook = fit_tables(latents, gains, job.log.say, draft.predictor, self.classes, self.limit, self.tables)
+        draft.tables = codebook.tables
+        held_out = encode_clips(autoencoder, draft.mel, job.cache, HELD_OUT_HOURS, held_out=True)
+        vectors = sum(z.shape[1] for z in held_out)
+        found: dict[str, float] = {}
+        for level in REPORTED if held_out else ():
+            bits = sum(codebook.encoder().estimate(z, level) for z in held_out)
+            found[f"bits_per_vector_{level}"] = bits / vectors
+        return found

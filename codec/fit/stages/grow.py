@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..diffusion.denoiser import Denoiser
-from ..nn.autoencoder import Autoencoder
-from ..nn.predictor import Predictor
+from ...diffusion.denoiser import Denoiser
+from ...nn.autoencoder import Autoencoder
+from ...nn.predictor import Predictor
+from ..draft import Draft
+from .base import HoursStage, Job
+from .denoiser import measure_prior
+from .klt import fit_klt
 from .predictor import LEAST_SCALE
 
 LAST = 32  # channels whose mean the new ones take for what they know nothing of
@@ -79,7 +85,7 @@ def grow_gains(old: np.ndarray, channels: int) -> np.ndarray:
     return np.concatenate([old, new], 1).astype(np.float16).astype(np.float32)
 
 
-def weighed_again(factors: np.ndarray, have: int) -> np.ndarray:
+def reweigh(factors: np.ndarray, have: int) -> np.ndarray:
     """Of the factors [channels] of `channel_gains`, what gains are multiplied by whose first `have` had theirs before.
 
     The old channels get the square root, and the new ones besides what they are less heard than the last old ones.
@@ -87,3 +93,35 @@ def weighed_again(factors: np.ndarray, have: int) -> np.ndarray:
     new = np.sqrt(factors)
     new[have:] *= factors[have:] / factors[have - LAST : have].mean()
     return new
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grow(HoursStage):
+    """More latent channels for a model that has learned already. Tables go: a later stage fits new ones.
+
+    Attributes:
+        latent_channels: how many there will be.
+    """
+
+    kind = "grow"
+    changes = ("autoencoder", "gains", "predictor", "denoiser", "tables", "vectors")
+
+    hours: float = 2.8
+    latent_channels: int
+
+    def run(self, draft: Draft, job: Job) -> dict[str, float]:
+        autoencoder, gains = draft.require("autoencoder"), draft.require("gains")
+        have = autoencoder.latent_channels
+        if self.latent_channels <= have:
+            raise ValueError(
+                f"the model has {have} latent channels; latent_channels must be more, not {self.latent_channels}"
+            )
+        klt = fit_klt(job.cache, draft.mel, autoencoder.patch, self.latent_channels, self.hours)
+        draft.autoencoder = grow_autoencoder(autoencoder, klt)
+        draft.gains = grow_gains(gains, self.latent_channels)
+        draft.tables, draft.vectors = None, None
+        if draft.predictor is not None:
+            draft.predictor = grow_predictor(draft.predictor, klt["scale"])
+        if draft.denoiser is not None:
+            draft.denoiser = grow_denoiser(draft.denoiser, *measure_prior(draft, draft.denoiser.levels, job.cache))
+        return {}
