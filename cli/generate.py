@@ -89,7 +89,7 @@ def generate(
             out.write(data)
             click.echo(f"{seconds:.2f} s, {len(data)} bytes", err=True)
         else:
-            from ..codec.audio.reader import write_audio
+            from ..codec.audio.writer import write_audio
 
             options: dict[str, Any] = {"guidance": guidance, "negative": negative, "scheduler": scheduler}
             wave = codec.synthesize(str(prompt), seconds, seed, steps=steps or TEXT_STEPS, **options)
