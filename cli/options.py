@@ -29,7 +29,11 @@ class Command(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the groups."""
         options = [option for option in self.get_params(ctx) if isinstance(option, click.Option)]
-        records = {option.opts[-1]: r for option in options if (r := option.get_help_record(ctx)) is not None}
+        records = {
+            "help" if "--help" in option.opts else option.name: record
+            for option in options
+            if (record := option.get_help_record(ctx)) is not None
+        }
         grouped = {name for names in self._groups.values() for name in names}
         rest = [name for name in records if name not in grouped]
         for title, names in [*self._groups.items(), ("Other options" if self._groups else "Options", rest)]:
