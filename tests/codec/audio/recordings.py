@@ -22,11 +22,12 @@ def encode(
             stream.codec_context.format = sample
             if codec == "wmav2":
                 stream.bit_rate = 32000
+            stream.codec_context.open()
+        for stream in sounds:
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave), "fltp", stream.layout.name)
             frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
-            stream.codec_context.open()
             size = stream.codec_context.frame_size or 1024
-            resampler = av.AudioResampler(sample, stream.layout, rate, size)
+            resampler = av.AudioResampler(stream.format.name, stream.layout, rate, size)
             for part in [*resampler.resample(frame), *resampler.resample(None)]:
                 out.mux(stream.encode(part))
             out.mux(stream.encode(None))
