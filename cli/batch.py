@@ -33,7 +33,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 GROUPS = {
     "Options": ("out", "bitrate", "quality", "manifest", "jobs", "force", "help"),
     "Tokens": ("tokens", "codebook", "shards", "shard_size"),
-    "Where the work is done": ("model", "device", "engine", "address"),
+    "Running": ("model", "device", "engine", "address", "quiet", "verbose"),
 }
 EXAMPLES = """
 aldm batch Recordings --out Coded --bitrate 1.5

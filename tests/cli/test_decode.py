@@ -57,7 +57,9 @@ def test_sound_beyond_full_scale(loud: tuple[Path, np.ndarray], tmp_path: Path) 
         ("x.opus", [], "OPUS"),
     ],
 )
-def test_sample_formats(loud: tuple[Path, np.ndarray], tmp_path: Path, name: str, options: list[str], subtype: str) -> None:
+def test_sample_formats(
+    loud: tuple[Path, np.ndarray], tmp_path: Path, name: str, options: list[str], subtype: str
+) -> None:
     assert aldm("decode", loud[0], tmp_path / name, *options).returncode == 0
     assert sf.info(tmp_path / name).subtype == subtype
     if name == "x.wav":

@@ -17,7 +17,9 @@ def test_help_begins_with_few_options_and_ends_with_examples(command: str) -> No
     assert sum(line.lstrip().startswith("-") for line in first.splitlines()) <= 7
     if command != "decode" and command != "play":
         assert "1.2 kbit/s" in result.output
-    assert not any(line.strip().startswith(("IN ", "[OUT]")) for line in result.output.split("Options:")[1].splitlines())
+    assert not any(
+        line.strip().startswith(("IN ", "[OUT]")) for line in result.output.split("Options:")[1].splitlines()
+    )
 
 
 def test_commands_are_listed_in_the_order_of_their_use() -> None:

@@ -57,7 +57,12 @@ def test_a_library_with_everything_that_is_odd(tmp_path: Path, codec: Codec) -> 
         said = result.stderr.decode()
         assert result.returncode == 3
         assert "Traceback" not in said
-        for words in ("gone.wav: Broken link", "cut.flac: ends early", "1 files left out: 1 no audio: .txt", "broken.m4a"):
+        for words in (
+            "gone.wav: Broken link",
+            "cut.flac: ends early",
+            "1 files left out: 1 no audio: .txt",
+            "broken.m4a",
+        ):
             assert words in said, said
         facts = json.loads((out / "summary.json").read_text())
         assert (facts["coded"], facts["skipped"]) == ((3, 0) if number == 0 else (0, 3))

@@ -14,7 +14,9 @@ def encode(
     wave = np.atleast_2d(wave).astype(np.float32)
     with av.open(str(path), "w") as out:
         out.metadata.update(tags)
-        sounds = [out.add_stream(codec, rate=rate, layout="mono" if len(wave) == 1 else "stereo") for _ in range(streams)]
+        sounds = [
+            out.add_stream(codec, rate=rate, layout="mono" if len(wave) == 1 else "stereo") for _ in range(streams)
+        ]
         pictures = out.add_stream("mpeg4", rate=5, width=32, height=32) if video else None
         for stream in sounds:
             formats = {f.name for f in stream.codec.audio_formats}

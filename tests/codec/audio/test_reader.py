@@ -97,14 +97,21 @@ def test_wav_is_the_same_from_a_file_a_pipe_a_fifo_and_memory(tmp_path: Path, na
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"RIFF\0\0\0\0WAVE", b"RIFF\0\0\0\0WAVEjunk\xff\xff\xff\xff", wav(PCM, tag=85)[:60], wav(b""), wav(b"", behind=TAGS)],
+    [
+        b"",
+        b"RIFF\0\0\0\0WAVE",
+        b"RIFF\0\0\0\0WAVEjunk\xff\xff\xff\xff",
+        wav(PCM, tag=85)[:60],
+        wav(b""),
+        wav(b"", behind=TAGS),
+    ],
     ids=range(6),
 )
 def test_words_for_what_is_no_wav_are_the_same(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x.wav").write_bytes(data)
     messages = set()
     for source in (tmp_path / "x.wav", Pipe(data), data):
-        with pytest.raises(AudioError, match="not readable as audio|empty") as error:
+        with pytest.raises(AudioError, match=r"not readable as audio|empty") as error:
             AudioReader(source)
         messages.add(str(error.value))
     assert len(messages) == 1
@@ -222,7 +229,10 @@ def test_without_pyav_the_message_names_the_command_that_works(tmp_path: Path) -
 
 def test_a_playlist_opens_nothing_else(tmp_path: Path) -> None:
     encode(tmp_path / "x.m4a", SPEECH, 16000, "aac")
-    for text in (f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{tmp_path}/x.m4a\n", f"ffconcat version 1.0\nfile {tmp_path}/x.m4a\n"):
+    for text in (
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{tmp_path}/x.m4a\n",
+        f"ffconcat version 1.0\nfile {tmp_path}/x.m4a\n",
+    ):
         with pytest.raises(AudioError, match="not readable"):
             AudioReader(text.encode())
 
