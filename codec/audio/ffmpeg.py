@@ -60,11 +60,10 @@ class FFmpegFile:
                 self.warnings.append(f"{len(container.streams.audio)} audio streams; the first is taken")
             claimed = self._claimed(container, stream) if claimed is None else claimed
             for frame in self._frames(container, stream):
-                self.sample_rate = self.sample_rate or frame.sample_rate
-                self.channels = self.channels or frame.layout.nb_channels
+                self.sample_rate, self.channels = frame.sample_rate, frame.layout.nb_channels
                 self.samples += frame.samples
         if not self.samples:
-            raise AudioError("empty: no samples")
+            raise AudioError("damaged: no part of it decodes" if self._bad else "empty: no samples")
         if claimed is not None and "mov" in container.format.name:
             exact = round(claimed * self.sample_rate)
             if 0 < self.samples - exact < PADDING:  # what the last frame is padded with
@@ -101,7 +100,10 @@ class FFmpegFile:
     def _stream(self, container: Any) -> Any:
         if not container.streams.audio:
             raise AudioError("no audio in it" + (": it is a video without sound" if container.streams.video else ""))
-        return container.streams.audio[0]
+        stream = container.streams.audio[0]
+        if stream.codec_context is None:
+            raise AudioError("FFmpeg has no decoder for the sound in it")
+        return stream
 
     def _claimed(self, container: Any, stream: Any) -> float | None:
         """Seconds that the container says it has; None where FFmpeg only guesses them by the size."""
@@ -112,8 +114,8 @@ class FFmpegFile:
         return container.duration / self._av.time_base if container.duration else None
 
     def _frames(self, container: Any, stream: Any) -> Iterator[Any]:
-        """Decoded frames; packets that do not decode are counted and left out."""
-        self._bad, self._cut = 0, False
+        """Decoded frames. Packets that do not decode, or to another rate or number of channels, are left out."""
+        self._bad, self._cut, layout = 0, False, None
         packets = container.demux(stream)
         while True:
             try:
@@ -121,8 +123,13 @@ class FFmpegFile:
                 if packet is None:
                     return
                 for frame in packet.decode():
-                    self._cut = False
-                    yield frame
+                    found = frame.sample_rate, frame.layout.nb_channels
+                    layout = layout or found
+                    if found == layout:
+                        self._cut = False
+                        yield frame
+                    else:
+                        self._bad += 1
             except self._av.error.FFmpegError:
                 self._bad, self._cut = self._bad + 1, True
 

@@ -93,12 +93,18 @@ def read_blocks(stream: BinaryIO, form: Format, seconds: float = 0.1, size: int 
         yield form.samples(data[: len(data) // form.frame_bytes * form.frame_bytes])
 
 
-def to_bytes(block: np.ndarray, sample: str = "s16") -> bytes:
-    """Samples [C, n] -> interleaved little-endian "s16", "s24" (both as libsndfile rounds them) or "f32"."""
-    if sample == "f32":
-        return block.T.astype("<f4").tobytes()
+def interleave(block: np.ndarray, sample: str) -> np.ndarray:
+    """Samples [C, n] -> [n, C]: "s16" as rounded int16, "s24" as rounded int32 of 24 bits, others as they are."""
+    if sample not in ("s16", "s24"):
+        return block.T
     full = 1 << 8 * SAMPLE_BYTES[sample] - 1
     whole = np.rint(block.T.astype(np.float64).clip(-1, 1 - 1 / full) * full)
-    if sample == "s16":
-        return whole.astype("<i2").tobytes()
-    return whole.astype("<i4")[..., None].view(np.uint8)[..., :3].tobytes()
+    return whole.astype("<i2" if sample == "s16" else "<i4")
+
+
+def to_bytes(block: np.ndarray, sample: str = "s16") -> bytes:
+    """Samples [C, n] -> interleaved little-endian "s16", "s24" or "f32"."""
+    whole = interleave(block, sample)
+    if sample == "f32":
+        return whole.astype("<f4").tobytes()
+    return whole.tobytes() if sample == "s16" else whole[..., None].copy().view(np.uint8)[..., :3].tobytes()

@@ -67,7 +67,7 @@ class AudioReader:
         self.truncated, self.warnings, self.tags = False, list[str](), list[str]()
         if isinstance(source, (str, os.PathLike)):
             file = open(source, "rb")  # noqa: SIM115 (open as long as the reader is)
-            self._open(file if file.seekable() else spool(file), os.fspath(source))
+            self._open(file if file.seekable() else spool(file), os.fsdecode(source))
         elif isinstance(source, (bytes, bytearray, memoryview)):
             self._open(io.BytesIO(source), "IN")
         elif hasattr(source, "read"):
@@ -102,7 +102,7 @@ class AudioReader:
         return (self._wave[:, i : i + size] for i in range(0, self.samples, size))
 
     def _open(self, file: BinaryIO, name: str) -> None:
-        """Choose who reads a file, from its begin."""
+        """Choose who reads a file."""
         file.seek(0)
         start = file.read(SIGNATURE_BYTES)
         if not start:

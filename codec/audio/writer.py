@@ -10,6 +10,7 @@ import numpy as np
 import soundfile as sf
 
 from ..errors import AudioError
+from .pcm import interleave
 from .sndfile import TAGS
 from .suffixes import WRITABLE
 
@@ -62,7 +63,8 @@ def write_audio(
                         setattr(out, tag.lower(), value)
             for block in blocks:
                 for start in range(0, block.shape[1], SLICE):
-                    out.write(block[:, start : start + SLICE].T)
+                    part = interleave(block[:, start : start + SLICE], sample if subtype == SUBTYPES[sample] else "f32")
+                    out.write(part << 8 if part.dtype == np.int32 else part)  # libsndfile itself would round down
                 count += block.shape[1]
                 progress(count)
     except (sf.LibsndfileError, AssertionError) as error:  # soundfile asserts that all was written
