@@ -13,8 +13,8 @@ import click
 import numpy as np
 import pytest
 import soundfile as sf
-from aldm.cli.run_log import LOG, choose, new_rows, read_log
 from aldm.cli.inputs import find_inputs
+from aldm.cli.run_log import LOG, choose, new_rows, read_log
 from aldm.codec import Codec
 from conftest import DATA, aldm, clip
 
