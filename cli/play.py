@@ -7,7 +7,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
@@ -23,9 +25,9 @@ from .rendering import Sound, load_codec, say_damage
 PLAYERS = (
     "ffplay -nodisp -autoexit -loglevel error -i -",
     "aplay -q -",
-    "paplay",
     "play -q -t wav -",
     "mpv --really-quiet -",
+    "afplay {}",
 )
 GROUPS = {
     "Options": ("start", "duration", "player", "device", "quiet", "help"),
@@ -44,8 +46,8 @@ aldm encode talk.wav - --bitrate 0.75 | aldm play -
 @click.option("--duration", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Play this many seconds.")
 @click.option(
     "--player", metavar="COMMAND",
-    help="Program that plays a WAV from its standard input.  [default: ffplay, aplay, paplay, play, mpv or Python's "
-    "sounddevice, whichever is there]",
+    help="Program that plays a WAV from its standard input, or the file {}.  [default: ffplay, aplay, play, mpv, "
+    "afplay or Python's sounddevice, whichever is there]",
 )  # fmt: skip
 @render_options
 @click.option("--model", "-m", metavar="M", help="Model folder; not needed if the file names its model.")
@@ -71,7 +73,9 @@ def play(
         decoder = codec.decoder(reader, False, layers, refine)
         sound = Sound(decoder.blocks(False, start, duration), codec.sample_rate, header.channels, "s16", True)
         command = shlex.split(player) if player else _find_player()
-        if command:
+        if "{}" in command:
+            _play_file(command, sound)
+        elif command:
             with _piped(command) as out, contextlib.suppress(BrokenPipeError):  # the player was closed
                 sound.stream(out, decoder.length(False, start, duration))
         else:
@@ -118,6 +122,21 @@ def _piped(command: list[str]) -> Iterator[BinaryIO]:
             raise
     if process.returncode > 0:
         raise click.ClickException(f"{command[0]} failed with exit code {process.returncode}")
+
+
+def _play_file(command: list[str], sound: Sound) -> None:
+    """Play with a program that reads no pipe.
+
+    Raises:
+        click.ClickException: it fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="aldm-") as folder:
+        path = Path(folder, "sound.wav")
+        with open(path, "wb") as file:
+            sound.write(file, ".wav", lambda seconds: None, list)
+        done = subprocess.run([str(path) if word == "{}" else word for word in command])
+    if done.returncode:
+        raise click.ClickException(f"{command[0]} failed with exit code {done.returncode}")
 
 
 def _play_here(sound: Sound) -> None:

@@ -80,6 +80,9 @@ def test_play(loud: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     result = aldm("play", loud[0], "--player", f"tee {tmp_path}/heard.wav", "--start", 1, "--duration", 0.5)
     assert result.returncode == 0
     assert sf.info(tmp_path / "heard.wav").frames == 8000
+    result = aldm("play", loud[0], "--player", f"cp {{}} {tmp_path}/again.wav", "--start", 1, "--duration", 0.5)
+    assert result.returncode == 0
+    np.testing.assert_array_equal(sf.read(tmp_path / "again.wav")[0], sf.read(tmp_path / "heard.wav")[0])
     result = aldm("play", loud[0], "--player", "false")
     assert (result.returncode, b"false failed with exit code 1" in result.stderr) == (1, True)
     result = aldm("play", loud[0], "--player", "head -c 10")  # closed in the middle
