@@ -13,8 +13,8 @@ import click
 import numpy as np
 import pytest
 import soundfile as sf
-from aldm.cli.ledger import LOG, choose, new_rows, read_log
-from aldm.cli.sources import plan
+from aldm.cli.inputs import find_inputs
+from aldm.cli.run_log import LOG, choose, new_rows, read_log
 from aldm.codec import Codec
 from conftest import DATA, aldm, clip
 
@@ -136,18 +136,18 @@ def test_lines_of_a_manifest_that_are_no_files(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     manifest = tmp_path / "list.txt"
     manifest.write_text("folder\nnone.wav\n")
-    folder, none = new_rows(plan((), manifest), {})
+    folder, none = new_rows(find_inputs((), manifest)[0], {})
     assert folder["error"].startswith("A folder")
     assert none["error"] == "No such file"
     manifest.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(click.ClickException, match=r"list.txt: not a text"):
-        plan((), manifest)
+        find_inputs((), manifest)
 
 
 def test_half_a_line_in_the_log(tmp_path: Path) -> None:
     """What a full disk or a kill left of a line does not take the next one along."""
     (tmp_path / "a.wav").write_bytes(b"RIFF")
     (tmp_path / LOG).write_text('{"name": "b", "tar')
-    rows = new_rows(plan((str(tmp_path / "a.wav"),), None), {})
+    rows = new_rows(find_inputs((str(tmp_path / "a.wav"),), None)[0], {})
     assert choose(rows, read_log(tmp_path), tmp_path, False) == rows
     assert [*read_log(tmp_path)] == ["a"]

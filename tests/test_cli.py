@@ -40,6 +40,14 @@ def refused(result: subprocess.CompletedProcess[bytes], *words: str, code: int =
         assert word in message, message
 
 
+def refused_usage(result: subprocess.CompletedProcess[bytes], *words: str) -> None:
+    """Exit code 2, and the words."""
+    assert result.returncode == 2
+    assert b"Traceback" not in result.stderr
+    for word in words:
+        assert word in result.stderr.decode()
+
+
 def test_encode_info_decode(encoded: Path, tmp_path: Path) -> None:
     facts = json.loads(aldm("info", encoded, "--json").stdout)
     assert (facts["channels"], facts["sample_rate"], facts["samples"]) == (1, 16000, sf.info(SPEECH).frames)
@@ -61,7 +69,7 @@ def test_original_rate_and_other_containers(tmp_path: Path) -> None:
     assert aldm("decode", tmp_path / "x.aldm", tmp_path / "out.flac", "--original-rate").returncode == 0
     info = sf.info(tmp_path / "out.flac")
     assert (info.format, info.samplerate, info.channels, info.frames) == ("FLAC", 44100, 2, 30001)
-    refused(aldm("decode", tmp_path / "x.aldm", tmp_path / "out.txt"), ".txt")
+    refused_usage(aldm("decode", tmp_path / "x.aldm", tmp_path / "out.txt"), ".txt", ".wav", "ffmpeg")
 
 
 def test_pipes(encoded: Path) -> None:
@@ -75,7 +83,7 @@ def test_pipes(encoded: Path) -> None:
 def test_part(encoded: Path, tmp_path: Path) -> None:
     assert aldm("decode", encoded, tmp_path / "p.wav", "--start", 1, "--duration", 0.5).returncode == 0
     assert sf.info(tmp_path / "p.wav").frames == 8000
-    refused(aldm("decode", encoded, tmp_path / "q.wav", "--start", 100), "nothing to decode")
+    refused(aldm("decode", encoded, tmp_path / "q.wav", "--start", 100), "nothing to decode", "speech.aldm", code=2)
 
 
 def test_existing_output_is_kept_unless_forced(encoded: Path, tmp_path: Path) -> None:
@@ -128,9 +136,12 @@ def test_bad_audio(tmp_path: Path, content: bytes | np.ndarray, words: list[str]
 
 def test_truncated_audio(tmp_path: Path) -> None:
     source = write(tmp_path / "in.flac", SPEECH.read_bytes()[:30000])
-    result = aldm("encode", source, tmp_path / "out.aldm")
-    refused(result)
+    refused(aldm("encode", source, tmp_path / "out.aldm", "--strict"), "in.flac", "ends early", "--strict")
     assert not (tmp_path / "out.aldm").exists()
+    result = aldm("encode", source, tmp_path / "out.aldm")
+    assert result.returncode == 3
+    assert b"in.flac: ends early" in result.stderr
+    assert 0 < read_stream((tmp_path / "out.aldm").read_bytes()).samples < sf.info(SPEECH).frames
 
 
 @pytest.mark.parametrize("samples", [1, 100, 433])
@@ -147,12 +158,12 @@ def test_missing_files_and_folders(tmp_path: Path, encoded: Path) -> None:
     refused(aldm("decode", tmp_path / "no.aldm", tmp_path / "x.wav"), "no.aldm", "No such file")
     refused(aldm("info", tmp_path / "no.aldm"), "no.aldm", "No such file")
     refused(aldm("encode", SPEECH, tmp_path / "no" / "x.aldm"), "No such file")
-    refused(aldm("encode", SPEECH, tmp_path), "folder")
+    refused(aldm("encode", tmp_path, tmp_path / "x.aldm"), "Is a directory")
 
 
 def test_usage(tmp_path: Path) -> None:
     assert aldm("encode", SPEECH, tmp_path / "x", "-b", 1, "-q", 3).returncode == 2
-    refused(aldm("encode", SPEECH, tmp_path / "x", "-q", 1000), "quality 0 to")
+    refused(aldm("encode", SPEECH, tmp_path / "x", "-q", 1000), "quality 0 to", code=2)
     assert aldm("encode", SPEECH, tmp_path / "x", "-b", 0).returncode == 2
     assert aldm("encode", SPEECH, tmp_path / "x", "--packet", 60).returncode == 2
     refused(aldm("encode", SPEECH, tmp_path / "x", "--model", "nonsense"), "no model nonsense", "klt")
@@ -162,7 +173,7 @@ def test_usage(tmp_path: Path) -> None:
 def test_a_bitrate_out_of_reach_is_said(tmp_path: Path) -> None:
     result = aldm("encode", SPEECH, tmp_path / "x.aldm", "-b", 0.01)
     assert result.returncode == 0
-    assert b"cannot be met" in result.stderr
+    assert b"cannot reach 0.01 kbit/s" in result.stderr
 
 
 def test_wrong_model_and_newer_version(encoded: Path, tmp_path: Path) -> None:

@@ -329,7 +329,7 @@ def test_sizes_that_lie_do_not_cost_memory(codec: Codec) -> None:
         (np.array([0.0, np.inf, 0.0]), "NaN"),
         (np.array([0.0, 1e30]), "beyond"),
         (np.zeros((2, 3, 4)), r"\[C, N\]"),
-        (np.zeros(100, np.int16), "floating point"),
+        (np.zeros(100, np.int64), "floating point"),
     ],
 )
 def test_unusable_samples(codec: Codec, wave: np.ndarray, message: str) -> None:

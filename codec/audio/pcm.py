@@ -1,10 +1,10 @@
-"""Uncompressed samples through pipes: WAV whose length nobody knows yet, and raw. Files are read by `audio.py`."""
+"""Uncompressed samples: their layouts, from bytes and to bytes."""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import BinaryIO
 
 import numpy as np
@@ -12,9 +12,7 @@ import numpy as np
 from ...format.container import MAX_RATE
 from ..errors import AudioError
 
-PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE  # format tags of WAV
-ENDLESS = 0xFFFFFFFF  # as a size of WAV: not known
-MOST_CHUNK = 1 << 26  # bytes that are skipped in front of the samples
+SAMPLE_BYTES = {"u8": 1, "s16": 2, "s24": 3, "s32": 4, "f32": 4, "f64": 8, "mulaw": 1, "alaw": 1}
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ class Format:
     Attributes:
         sample_rate: Hz.
         channels: 1 .. 255.
-        sample: "u8", "s16", "s24", "s32", "f32" or "f64", as ffmpeg and sox name them.
+        sample: "u8", "s16", "s24", "s32", "f32", "f64", "mulaw" or "alaw", as ffmpeg names them.
     """
 
     sample_rate: int
@@ -32,8 +30,8 @@ class Format:
     sample: str = "s16"
 
     def __post_init__(self) -> None:
-        if self.sample not in ("u8", "s16", "s24", "s32", "f32", "f64"):
-            raise AudioError(f"no sample format {self.sample}; there are u8, s16, s24, s32, f32, f64")
+        if self.sample not in SAMPLE_BYTES:
+            raise AudioError(f"no sample format {self.sample}; there are {', '.join(SAMPLE_BYTES)}")
         if not 1 <= self.channels <= 255 or not 1 <= self.sample_rate <= MAX_RATE:
             raise AudioError(f"{self.channels} channels at {self.sample_rate} Hz: at most 255, and {MAX_RATE} Hz")
 
@@ -53,85 +51,60 @@ class Format:
     @property
     def frame_bytes(self) -> int:
         """Bytes of one sample of every channel."""
-        return self.channels * int(self.sample[1:]) // 8
+        return self.channels * SAMPLE_BYTES[self.sample]
 
     def samples(self, data: bytes) -> np.ndarray:
         """Whole frames -> float32 [C, n], full scale 1."""
         if self.sample[0] == "f":
-            flat: np.ndarray = np.frombuffer(data, f"<f{self.frame_bytes // self.channels}").astype(np.float32)
+            flat: np.ndarray = np.frombuffer(data, f"<f{SAMPLE_BYTES[self.sample]}").astype(np.float32)
+        elif self.sample in ("mulaw", "alaw"):
+            flat = _g711(self.sample)[np.frombuffer(data, np.uint8)]
         elif self.sample == "u8":
             flat = (np.frombuffer(data, np.uint8).astype(np.float32) - 128) / 128
         elif self.sample == "s16":
             flat = np.frombuffer(data, "<i2").astype(np.float32) / (1 << 15)
         else:
-            wide = np.frombuffer(data, np.uint8).reshape(-1, int(self.sample[1:]) // 8)
+            wide = np.frombuffer(data, np.uint8).reshape(-1, SAMPLE_BYTES[self.sample])
             wide = np.pad(wide, ((0, 0), (4 - wide.shape[1], 0)))
             flat = wide.copy().view("<i4")[:, 0].astype(np.float32) / (1 << 31)
         return flat.reshape(-1, self.channels).T
 
 
-def read_wav_header(stream: BinaryIO, start: bytes = b"") -> Format:
-    """Read a stream up to its first sample.
-
-    Args:
-        start: up to 12 bytes of it that were read already.
-
-    Raises:
-        AudioError: not WAV, or of a kind other than PCM and float.
-    """
-
-    def take(count: int) -> bytes:
-        data = stream.read(count)
-        if len(data) < count:
-            raise AudioError("not readable as audio: it ends within the header of a WAV")
-        return data
-
-    start += take(12 - len(start))
-    if start[:4] != b"RIFF" or start[8:] != b"WAVE":
-        raise AudioError("not readable as audio: not a WAV stream")
-    fields = b""
-    while True:
-        name, size = struct.unpack("<4sI", take(8))
-        if name == b"data":
-            break
-        if size > MOST_CHUNK:
-            raise AudioError("not readable as audio: a WAV with a huge chunk in front of the samples")
-        chunk = take(size + size % 2)
-        if name == b"fmt ":
-            fields = chunk
-    if len(fields) < 16:
-        raise AudioError("not readable as audio: a WAV without a format")
-    tag, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", fields)
-    if tag == EXTENSIBLE and len(fields) >= 26:
-        (tag,) = struct.unpack_from("<H", fields, 24)
-    if tag not in (PCM, FLOAT):
-        raise AudioError(f"a WAV stream of kind {tag:#x}; PCM and float can be read from a pipe")
-    return Format(rate, channels, f"{'f' if tag == FLOAT else 'u' if bits == 8 else 's'}{bits}")
+@cache
+def _g711(law: str) -> np.ndarray:
+    """The 256 values of ITU-T G.711, as 16-bit samples of full scale 1."""
+    code = np.arange(256)
+    code = code ^ (0xFF if law == "mulaw" else 0x55)
+    exponent, mantissa = code >> 4 & 7, code & 15
+    if law == "mulaw":
+        size, negative = ((2 * mantissa + 33 << exponent) - 33) * 4, code >= 128
+    else:
+        size = np.where(exponent, (2 * mantissa + 33 << np.maximum(exponent - 1, 0)), 2 * mantissa + 1) * 8
+        negative = code < 128
+    return (np.where(negative, -size, size) / 32768).astype(np.float32)
 
 
-def read_blocks(stream: BinaryIO, form: Format, seconds: float = 0.1) -> Iterator[np.ndarray]:
-    """Samples as they come, in float32 blocks [C, n] of that duration, to the end of the stream."""
-    size = max(1, round(seconds * form.sample_rate)) * form.frame_bytes
-    while data := stream.read(size):
+def read_blocks(stream: BinaryIO, form: Format, seconds: float = 0.1, size: int | None = None) -> Iterator[np.ndarray]:
+    """Samples as they come, in float32 blocks [C, n] of that duration, to the end of the stream or of `size` bytes."""
+    most = max(1, round(seconds * form.sample_rate)) * form.frame_bytes
+    left = size
+    while data := stream.read(most if left is None else min(most, left)):
+        left = None if left is None else left - len(data)
         yield form.samples(data[: len(data) // form.frame_bytes * form.frame_bytes])
 
 
-def wav_header(sample_rate: int, channels: int, samples: int | None) -> bytes:
-    """Header of a WAV of 16-bit samples; one of unknown length, or too long for WAV, claims to be endless."""
-    size = ENDLESS if samples is None else min(2 * channels * samples, ENDLESS)
-    total = ENDLESS if size > ENDLESS - 36 else size + 36
-    form = struct.pack("<HHIIHH", PCM, channels, sample_rate, 2 * channels * sample_rate, 2 * channels, 16)
-    return (
-        b"RIFF"
-        + struct.pack("<I", total)
-        + b"WAVEfmt "
-        + struct.pack("<I", 16)
-        + form
-        + b"data"
-        + struct.pack("<I", size)
-    )
+def interleave(block: np.ndarray, sample: str) -> np.ndarray:
+    """Samples [C, n] -> [n, C]: "s16" as rounded int16, "s24" as rounded int32 of 24 bits, others as they are."""
+    if sample not in ("s16", "s24"):
+        return block.T
+    full = 1 << 8 * SAMPLE_BYTES[sample] - 1
+    whole = np.rint(block.T.astype(np.float64).clip(-1, 1 - 1 / full) * full)
+    return whole.astype("<i2" if sample == "s16" else "<i4")
 
 
-def pcm16(block: np.ndarray) -> bytes:
-    """Samples [C, n] -> interleaved 16-bit ones, as libsndfile rounds them."""
-    return np.rint(block.T.clip(-1, 1 - 2**-15) * 32768).astype("<i2").tobytes()
+def to_bytes(block: np.ndarray, sample: str = "s16") -> bytes:
+    """Samples [C, n] -> interleaved little-endian "s16", "s24" or "f32"."""
+    whole = interleave(block, sample)
+    if sample == "f32":
+        return whole.astype("<f4").tobytes()
+    return whole.tobytes() if sample == "s16" else whole[..., None].copy().view(np.uint8)[..., :3].tobytes()

@@ -1,102 +1,86 @@
-"""Audio in and out in blocks, through libsndfile and soxr."""
+"""Audio in, in blocks: files of any kind, pipes, and samples in memory."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator
+import io
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
-import soundfile as sf
-import soxr
 
 from ...format.container import MAX_RATE
 from ..errors import AudioError
+from .ffmpeg import FFmpegFile, UnknownFormat
+from .resampling import Resampler as Resampler
+from .resampling import length_at as length_at
+from .resampling import resample as resample
+from .samples import as_samples
+from .samples import check_samples as check_samples
+from .sndfile import BLOCK_SECONDS, SndFile, read_tags
+from .suffixes import SIGNATURE_BYTES, guess_format
+from .wav import WavSamples, read_wav_header
 
-BLOCK_SECONDS = 10
-WRITE = 1 << 14  # samples that are transposed at once: a block of 255 channels takes 170 MB
-TAGS = ("title", "artist", "album", "tracknumber", "date", "genre", "comment", "copyright", "license")  # of libsndfile
-LOUDEST = 1e4
-
-
-def length_at(samples: int, rate: int, new_rate: int) -> int:
-    """How many samples a clip has after resampling: its duration, rounded up."""
-    return -(-samples * new_rate // rate)
-
-
-def check_samples(block: np.ndarray) -> None:
-    """Raises AudioError for samples that are not finite, or absurdly loud."""
-    if not np.isfinite(block).all():
-        raise AudioError("audio with NaN or infinite samples")
-    if np.abs(block).max(initial=0) > LOUDEST:
-        raise AudioError(f"audio with samples beyond {LOUDEST:g} times full scale")
+SPOOL_BYTES = 1 << 26  # of a pipe that are kept in memory
 
 
-class Resampler:
-    """Resamples a stream of blocks [C, n] of any size; the total length is `length_at` of theirs."""
-
-    def __init__(self, rate: int, new_rate: int, channels: int):
-        self.rate, self.new_rate, self.channels = rate, new_rate, channels
-        same = rate == new_rate
-        self._stream = None if same else soxr.ResampleStream(rate, new_rate, channels, dtype="float32")
-        self._read = self._written = 0
-
-    def push(self, block: np.ndarray) -> np.ndarray:
-        """Take samples, return those that are made by now."""
-        if self._stream is None:
-            return block
-        self._read += block.shape[1]
-        parts = [block[:, i : i + self.rate] for i in range(0, block.shape[1], self.rate)] or [block]
-        out = np.concatenate([self._stream.resample_chunk(np.ascontiguousarray(p.T)).T for p in parts], 1)
-        self._written += out.shape[1]
-        return out
-
-    def flush(self) -> np.ndarray:
-        """The rest."""
-        if self._stream is None:
-            return np.zeros((self.channels, 0), np.float32)
-        rest = self._stream.resample_chunk(np.zeros((0, self.channels), np.float32), last=True).T
-        missing = max(0, length_at(self._read, self.rate, self.new_rate) - self._written)
-        return np.pad(rest, ((0, 0), (0, max(0, missing - rest.shape[1]))))[:, :missing]
-
-
-def resample(blocks: Iterable[np.ndarray], rate: int, new_rate: int, channels: int) -> Iterator[np.ndarray]:
-    """Resample a stream of blocks [C, n], see `Resampler`."""
-    resampler = Resampler(rate, new_rate, channels)
-    for block in blocks:
-        yield resampler.push(block)
-    yield resampler.flush()
+def spool(stream: BinaryIO, start: bytes = b"") -> BinaryIO:
+    """A pipe to its end as a file, behind bytes of it that were read already; in memory up to 64 MB."""
+    file: Any = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 (whoever reads it lets it go)
+    file.write(start)
+    shutil.copyfileobj(stream, file)
+    file.seek(0)
+    return file
 
 
 class AudioReader:
-    """A file, path or binary file object that libsndfile reads, or samples in memory.
+    """Audio from anywhere: a path, a binary file object or pipe, bytes of an audio file, or samples in memory.
+
+    WAV is read by this package, to its end whatever its sizes say. Everything else goes to libsndfile, and to FFmpeg
+    (through PyAV) where libsndfile does not know it or cannot reach its end.
+
+    Args:
+        source: samples as of `as_samples`; anything else is a file.
+        sample_rate: of samples in memory, Hz.
 
     Attributes:
         sample_rate: Hz.
         channels: number of channels.
-        samples: per channel.
+        samples: per channel, that are there.
+        tags: what the file says of itself, as "NAME=value".
+        truncated: the file ends before its own length, or parts of it do not decode.
+        warnings: lines for a user; one of them says what `truncated` found.
 
     Raises:
         AudioError: not audio, or empty; and while reading, samples that are not finite.
     """
 
+    sample_rate: int
+    channels: int
+    samples: int
+    _blocks: Callable[[], Iterator[np.ndarray]]
+
     def __init__(self, source: Any, sample_rate: int | None = None):
-        self._wave: np.ndarray | None = None
-        if hasattr(source, "__array__"):
-            if not sample_rate or sample_rate < 1:
+        self.truncated, self.warnings, self.tags = False, list[str](), list[str]()
+        if isinstance(source, (str, os.PathLike)):
+            file = open(source, "rb")  # noqa: SIM115 (open as long as the reader is)
+            self._open(file if file.seekable() else spool(file), os.fsdecode(source))
+        elif isinstance(source, (bytes, bytearray, memoryview)):
+            self._open(io.BytesIO(source), "IN")
+        elif hasattr(source, "read"):
+            name = str(getattr(source, "name", "<>"))
+            self._open(source if source.seekable() else spool(source), "IN" if name.startswith("<") else name)
+        elif isinstance(source, (list, tuple)) or hasattr(source, "__array__"):
+            if isinstance(sample_rate, bool) or not sample_rate or sample_rate < 1:
                 raise AudioError("samples need a sample rate in Hz")
-            wave = np.atleast_2d(np.asarray(source))
-            if wave.ndim != 2 or not np.issubdtype(wave.dtype, np.floating):
-                raise AudioError(f"samples must be floating point [N] or [C, N], not {wave.dtype} {wave.shape}")
-            self._wave = wave.astype(np.float32, copy=False)
-            self.sample_rate, (self.channels, self.samples) = int(sample_rate), wave.shape
+            self._wave = as_samples(source)
+            self._blocks = self._wave_blocks
+            self.sample_rate, (self.channels, self.samples) = int(sample_rate), self._wave.shape
         else:
-            try:
-                self._file = sf.SoundFile(source)
-            except (sf.LibsndfileError, TypeError) as error:
-                raise AudioError(f"not readable as audio: {getattr(error, 'error_string', error)}") from error
-            self.sample_rate, self.channels = self._file.samplerate, self._file.channels
-            self.samples = self._file.frames
+            raise AudioError(f"audio is a path, a file, bytes or samples, not {type(source).__name__}")
         if not self.samples:
             raise AudioError("empty: no samples")
         if self.channels > 255 or self.sample_rate > MAX_RATE:
@@ -104,97 +88,72 @@ class AudioReader:
                 f"{self.channels} channels at {self.sample_rate} Hz: at most 255 channels and {MAX_RATE} Hz"
             )
 
-    @property
-    def tags(self) -> list[str]:
-        """What the file says of itself, as "NAME=value"."""
-        if self._wave is not None:
-            return []
-        values = {name: getattr(self._file, name).strip("\0 ") for name in TAGS}
-        return [f"{name.upper()}={value}" for name, value in values.items() if value]
-
     def blocks(self, sample_rate: int) -> Iterator[np.ndarray]:
         """The samples at `sample_rate`, as float32 blocks [C, n]."""
-        return resample(self._raw_blocks(), self.sample_rate, sample_rate, self.channels)
+        return resample(self._checked(), self.sample_rate, sample_rate, self.channels)
 
-    def _raw_blocks(self) -> Iterator[np.ndarray]:
-        size, done = BLOCK_SECONDS * self.sample_rate, 0
-        while done < self.samples:
-            if self._wave is not None:
-                block = self._wave[:, done : done + size]
-            else:
-                try:
-                    block = self._file.read(size, dtype="float32", always_2d=True).T
-                except sf.LibsndfileError as error:
-                    raise AudioError(f"damaged audio: {error.error_string}") from error
-            if not block.shape[1]:
-                raise AudioError(f"truncated audio: {done} of {self.samples} samples")
+    def _checked(self) -> Iterator[np.ndarray]:
+        for block in self._blocks():
             check_samples(block)
-            done += block.shape[1]
             yield np.ascontiguousarray(block)
+
+    def _wave_blocks(self) -> Iterator[np.ndarray]:
+        size = BLOCK_SECONDS * self.sample_rate
+        return (self._wave[:, i : i + size] for i in range(0, self.samples, size))
+
+    def _open(self, file: BinaryIO, name: str) -> None:
+        """Choose who reads a file."""
+        file.seek(0)
+        start = file.read(SIGNATURE_BYTES)
+        if not start:
+            raise AudioError("not readable as audio: the file is empty")
+        header, head = read_wav_header(file, start)
+        if header is not None:
+            self._open_wav(file, WavSamples(file, header), len(head))
+            return
+        kind, claimed, reason = guess_format(start), None, "its end cannot be reached."
+        found: SndFile | FFmpegFile
+        try:
+            found = SndFile(file)
+            if found.intact:
+                self._take(found)
+                return
+            claimed = found.claimed
+        except AudioError as error:
+            reason = str(error)
+        try:
+            found = FFmpegFile(file, claimed)
+        except ImportError as error:
+            raise AudioError(
+                f"not readable as audio: libsndfile does not read {kind or 'this format'}, and PyAV is not installed. "
+                f"Either: pip install av; or: ffmpeg -i {shlex.quote(name)} -f wav - | aldm encode - OUT.aldm"
+            ) from error
+        except UnknownFormat as error:
+            seems = f" (it begins like {kind})" if kind else ""
+            raise AudioError(f"not readable as audio{seems}: libsndfile: {reason} FFmpeg: {error}.") from error
+        self._take(found)
+
+    def _take(self, found: SndFile | FFmpegFile) -> None:
+        self.sample_rate, self.channels, self.samples = found.sample_rate, found.channels, found.samples
+        self.truncated, self.warnings, self.tags = found.truncated, found.warnings, found.tags
+        self._blocks = found.blocks
+
+    def _open_wav(self, file: BinaryIO, sound: WavSamples, start: int) -> None:
+        form, claimed = sound.header.form, sound.header.size
+        there = file.seek(0, os.SEEK_END) - start
+        self.sample_rate, self.channels = form.sample_rate, form.channels
+        self.samples = sound.read = (there if claimed is None else min(claimed, there)) // form.frame_bytes
+        self.truncated = claimed is not None and self.samples < claimed // form.frame_bytes
+        self.warnings = [sound.shortfall] if self.truncated else []
+        self.tags = read_tags(file)
+
+        def blocks() -> Iterator[np.ndarray]:
+            file.seek(start)
+            return WavSamples(file, sound.header).blocks(BLOCK_SECONDS)
+
+        self._blocks = blocks
 
 
 def read_audio(file: Any, sample_rate: int) -> np.ndarray:
     """Whole file -> float32 [C, N] at `sample_rate`. Raises AudioError as `AudioReader` does."""
     return np.concatenate(list(AudioReader(file).blocks(sample_rate)), 1)
-
-
-def write_audio(
-    file: BinaryIO,
-    blocks: Iterable[np.ndarray],
-    sample_rate: int,
-    channels: int,
-    suffix: str,
-    progress: Callable[[int], None] = lambda samples: None,
-    tags: Iterable[str] = (),
-) -> int:
-    """Write blocks [C, n] as 16-bit PCM, or what is next to it in the format of `suffix`; count the samples.
-
-    Args:
-        file: seekable, binary.
-        suffix: a file name's, such as ".wav" or ".flac"; "" is WAV.
-        tags: "NAME=value"; those that the format can hold are written.
-
-    Raises:
-        AudioError: a format that libsndfile cannot write at this rate and number of channels.
-    """
-    kind = suffix.lstrip(".").upper() or "WAV"
-    aliases = {"OGA": "OGG", "OPUS": "OGG", "AIF": "AIFF"}
-    name = aliases.get(kind, kind)
-    if name not in sf.available_formats():
-        raise AudioError(f"cannot write {suffix} files; .wav and .flac always work")
-    subtype = "OPUS" if kind == "OPUS" else "PCM_16" if sf.check_format(name, "PCM_16") else None
-    count, guarded = 0, _Guard(file)
-    try:
-        with sf.SoundFile(guarded, "w", sample_rate, channels, subtype, format=name) as out:
-            for tag, _, value in (text.partition("=") for text in tags):
-                if tag.lower() in TAGS:
-                    with contextlib.suppress(sf.LibsndfileError):  # not in this format
-                        setattr(out, tag.lower(), value)
-            for block in blocks:
-                for start in range(0, block.shape[1], WRITE):
-                    out.write(block[:, start : start + WRITE].T)
-                count += block.shape[1]
-                progress(count)
-    except (sf.LibsndfileError, AssertionError) as error:  # soundfile asserts that all was written
-        if guarded.error is None:
-            reason = getattr(error, "error_string", "")
-            raise AudioError(f"cannot write {channels} channels at {sample_rate} Hz as {suffix}: {reason}") from error
-    if guarded.error is not None:
-        raise guarded.error
-    return count
-
-
-class _Guard:
-    """A file for libsndfile that keeps an OSError for later: callbacks from C cannot raise one."""
-
-    def __init__(self, file: BinaryIO):
-        self._file = file
-        self.error: OSError | None = None
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
-
-    def write(self, data: bytes) -> int:
-        try:
-            return self._file.write(data)
-        except OSError as error:
-            self.error = error
-            return 0

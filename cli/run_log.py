@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
+
 from .files import output_file
-from .sources import Wanted
+from .inputs import Input, LeftOut
+from .locks import try_lock
+from .messages import printable
 
 LOG, SUMMARY, PARQUET = "batch.jsonl", "summary.json", "summary.parquet"
+COLUMNS = ("source", "target", "seconds", "channels", "bytes", "kbps", "took", "error")
+NOT_COMPARED = ("source",)
 NOT_DONE = "not done"  # the error of a row that waits
 
 # One input: its name in the output; source, size and mtime; path below the input; target, below the output folder;
@@ -18,11 +27,24 @@ NOT_DONE = "not done"  # the error of a row that waits
 Row = dict[str, Any]
 
 
+@contextlib.contextmanager
+def locked_log(out: Path) -> Iterator[None]:
+    """Keeps other runs out of an output folder.
+
+    Raises:
+        click.ClickException: one is there.
+    """
+    with open(out / LOG, "ab") as file:
+        if not try_lock(file):
+            raise click.ClickException(f"{printable(str(out))}: another aldm batch is writing to this folder")
+        yield
+
+
 def read_log(out: Path) -> dict[str, Row]:
     """Rows by name, the latest counts; a line that a killed run left half-written does not."""
     rows: dict[str, Row] = {}
     path = out / LOG
-    for line in path.read_text().splitlines() if path.exists() else ():
+    for line in path.read_text().split("\n") if path.exists() else ():
         try:
             row = json.loads(line)
             rows[row["name"]] = row
@@ -31,20 +53,16 @@ def read_log(out: Path) -> dict[str, Row]:
     return rows
 
 
-def new_rows(wanted: Wanted, options: dict[str, Any]) -> list[Row]:
+def new_rows(inputs: dict[str, Input], options: dict[str, Any]) -> list[Row]:
     """A row for every input, with an error where it is plain that it cannot be coded."""
     rows = []
-    for name, pairs in wanted.items():
-        for source, path in pairs:
-            row: Row = dict(name=name, source=str(source), path=str(path), size=None, mtime=None)
-            row |= dict(target=f"{name}.aldm", options=options, error=None)
-            if len(pairs) > 1:
-                row["error"] = f"{len(pairs)} inputs would be written to {row['target']}"
-            elif not source.is_file():
-                row["error"] = "A folder; name it as an INPUT" if source.is_dir() else "No such file"
-            else:
-                row |= dict(size=source.stat().st_size, mtime=source.stat().st_mtime_ns)
-            rows.append(row)
+    for name, item in inputs.items():
+        row: Row = dict(name=name, source=str(item.source), path=str(item.place), size=None, mtime=None)
+        row |= dict(target=f"{name}.aldm", options=options, error=item.error or None)
+        if not item.error:
+            status = item.source.stat()
+            row |= dict(size=status.st_size, mtime=status.st_mtime_ns)
+        rows.append(row)
     return rows
 
 
@@ -52,12 +70,12 @@ def choose(rows: list[Row], log: dict[str, Row], out: Path, force: bool) -> list
     """The rows that are to be worked on. What is done becomes what the log says of it.
 
     A target is done if the log says of all who share it that these very files were coded with these options, and it is
-    still there.
+    still there. A file is known by its name in the output, suffix, size and time, not by the path that led to it.
     """
 
     def is_done(row: Row) -> bool:
         before = log.get(row["name"])
-        if before is None or before["error"] or any(row[k] != before.get(k) for k in row):
+        if before is None or before["error"] or any(row[k] != before.get(k) for k in row if k not in NOT_COMPARED):
             return False
         target = out / row["target"]
         return target.is_file() and target.stat().st_size == before["bytes"]
@@ -69,7 +87,7 @@ def choose(rows: list[Row], log: dict[str, Row], out: Path, force: bool) -> list
     for row in good:
         target = out / row["target"]
         if row["target"] not in left:
-            row |= log[row["name"]] | dict(skipped=True)
+            row |= log[row["name"]] | dict(source=row["source"], skipped=True)
         elif target.exists() and row["target"] not in known and not force:
             row["error"] = f"{target} exists; --force replaces it"
         else:
@@ -80,24 +98,36 @@ def choose(rows: list[Row], log: dict[str, Row], out: Path, force: bool) -> list
     return todo
 
 
-def write_summary(rows: list[Row], out: Path, took: float, stopped: str) -> dict[str, Any]:
+def write_summary(rows: list[Row], left_out: list[LeftOut], out: Path, took: float, stopped: str) -> dict[str, Any]:
     """Write summary.json, and summary.parquet where pyarrow is installed."""
     done = [row for row in rows if row.get("bytes") and not row["error"]]
     failed = [row for row in rows if row["error"]]
+    partial = [row for row in done if row.get("partial")]
     skipped = sum(row.get("skipped", False) for row in rows)
     seconds = sum(row["seconds"] for row in done)
     size = sum({row["target"]: row["bytes"] for row in done}.values())
     fresh = sum(row["seconds"] for row in done if not row.get("skipped"))
     summary = dict(files=len(rows), coded=len(done) - skipped, skipped=skipped, failed=len(failed), seconds=seconds)
-    summary |= dict(bytes=size, kbps=size * 8e-3 / seconds if seconds else None, took=took, stopped=stopped or None)
+    summary |= dict(partial=len(partial), not_audio=len(left_out), bytes=size)
+    summary |= dict(kbps=size * 8e-3 / seconds if seconds else None, took=took, stopped=stopped or None)
     summary |= dict(times_real_time=fresh / took, errors=[{k: r[k] for k in ("source", "error")} for r in failed])
+    noted = [row for row in done if row.get("warnings")]
+    summary["warnings"] = [{k: row[k] for k in ("source", "warnings")} for row in noted]
+    summary["left_out"] = [dict(source=str(item.source), reason=item.reason) for item in left_out]
     with output_file(str(out / SUMMARY), force=True) as file:
         file.write(json.dumps(summary, indent=1).encode())
     if importlib.util.find_spec("pyarrow"):
         import pyarrow
         from pyarrow import parquet
 
-        names = ("source", "target", "seconds", "channels", "bytes", "kbps", "took", "error")
+        table = {name: [row.get(name) for row in rows] for name in COLUMNS}
+        for name in ("source", "target"):  # Parquet holds UTF-8 only
+            table[name] = [printable(row[name]) for row in rows]
         with output_file(str(out / PARQUET), force=True) as file:
-            parquet.write_table(pyarrow.table({name: [row.get(name) for row in rows] for name in names}), file)
+            parquet.write_table(pyarrow.table(table), file)
     return summary
+
+
+def count_reasons(left_out: list[LeftOut]) -> str:
+    """Such as "2 no audio: .jpg, 1 link to a folder above it"."""
+    return ", ".join(f"{count} {reason}" for reason, count in Counter(item.reason for item in left_out).most_common())

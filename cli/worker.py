@@ -7,11 +7,15 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .files import output_file
+from .messages import one_line
+
+if TYPE_CHECKING:
+    from ..codec.audio.reader import AudioReader
 
 Task = dict[str, Any]  # absolute paths of source, target, and a folder for what is not complete; options
 Result = dict[str, Any]  # of a task
@@ -50,35 +54,46 @@ def tokenize(task: Task) -> Result:
 
 def _encode(task: Task) -> Result:
     from ..codec.audio.reader import AudioReader
+    from ..codec.tags import affordable_tags
 
-    reader = AudioReader(task["source"])
-    rates = {name: task["options"][name] for name in ("bitrate", "quality")}
-    data = _codec.encode(reader, **rates, comments=reader.tags)
-    Path(task["target"]).parent.mkdir(parents=True, exist_ok=True)
-    with output_file(task["target"], force=True, partial=Path(task["partial"])) as out:
-        out.write(data)
-    seconds = reader.samples / reader.sample_rate
-    return dict(seconds=seconds, channels=reader.channels, bytes=len(data), kbps=len(data) * 8e-3 / seconds)
+    with open(task["source"], "rb") as file:
+        reader = AudioReader(file)
+        rates = {name: task["options"][name] for name in ("bitrate", "quality")}
+        seconds = reader.samples / reader.sample_rate
+        tags, dropped = affordable_tags(reader.tags, rates["bitrate"], seconds)
+        data = _codec.encode(reader, **rates, comments=tags)
+        Path(task["target"]).parent.mkdir(parents=True, exist_ok=True)
+        with output_file(task["target"], force=True, partial=Path(task["partial"]), source=file) as out:
+            out.write(data)
+    facts = _facts(reader) | dict(bytes=len(data), kbps=len(data) * 8e-3 / seconds)
+    if dropped:
+        facts["warnings"] += [f"tags left out: {', '.join(tag.partition('=')[0] for tag in dropped)}"]
+    return facts
 
 
 def _tokenize(task: Task) -> Result:
     from ..codec.audio.reader import AudioReader
 
-    reader = AudioReader(task["source"])
-    facts = dict(channels=reader.channels, samples=reader.samples, sample_rate=reader.sample_rate)
     options = task["options"]
-    tokens = _codec.tokens(task["source"], codebook=options["codebook"], quality=options["quality"]).numpy()
-    return facts | dict(seconds=reader.samples / reader.sample_rate, tokens=tokens)
+    with open(task["source"], "rb") as file:
+        reader = AudioReader(file)
+        tokens = _codec.tokens(file, codebook=options["codebook"], quality=options["quality"]).numpy()
+    return _facts(reader) | dict(samples=reader.samples, sample_rate=reader.sample_rate, tokens=tokens)
 
 
-def _tried(work: Callable[[Task], Result], task: Task) -> Result:
+def _facts(reader: AudioReader) -> Result:
+    seconds = reader.samples / reader.sample_rate
+    return dict(seconds=seconds, channels=reader.channels, partial=reader.truncated, warnings=list(reader.warnings))
+
+
+def _tried(function: Callable[[Task], Result], task: Task) -> Result:
     started = time.perf_counter()
     try:
-        result = work(task)
+        result = function(task)
     except click.ClickException as error:
         result = dict(error=error.message)
     except OSError as error:
         result = dict(error=error.strerror or str(error), full=error.errno in (errno.ENOSPC, errno.EDQUOT))
     except (ValueError, RuntimeError, MemoryError) as error:
-        result = dict(error=" ".join(str(error).split()) or type(error).__name__)
+        result = dict(error=one_line(error))
     return result | dict(took=time.perf_counter() - started)
