@@ -229,8 +229,8 @@ def test_joint_training_learns(run: Run, tmp_path: Path) -> None:
     model = run("m", first)
     text = f'start = "{tmp_path / "m"}"\n'
     text += options(
-        'kind = "corrector"\ntrain = ["corrector", "magnitude_net"]\n'
-        "steps = 120\nseed = 2\nwarm_up = 60\nlearning_rate = 5e-4"
+        'kind = "corrector"\ntrain = ["corrector", "magnitude_net"]\nseed = 2\n'
+        "steps = 120\nwarm_up = 60\nlearning_rate = 5e-4"
     )
     again = run("n", text)
     wave = torch.from_numpy(clip("speech"))
