@@ -48,6 +48,10 @@ def _say(line: str) -> None:
 @click.option("--jobs", "-j", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
 @click.option("--listen", default=3, show_default=True, type=click.IntRange(0), help="Clips per domain to listen to.")
 @click.option(
+    "--yamnet", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+    help="YAMNet as TFLite (0.975 s of sound in), for the distance between sets of any sounds.",
+)  # fmt: skip
+@click.option(
     "--ratings", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="What a blind session of the report exported, to fold in; repeat for more.",
 )  # fmt: skip
@@ -61,6 +65,7 @@ def bench(
     anchor: str | None,
     jobs: int,
     listen: int,
+    yamnet: Path | None,
     ratings: tuple[Path, ...],
 ) -> None:
     """Measure codecs on CLIPS (files or folders): bitrate against quality, speed and memory.
@@ -90,6 +95,7 @@ def bench(
                 anchor=anchor,
                 jobs=jobs,
                 listen=listen,
+                yamnet=yamnet,
                 command="aldm " + shlex.join(sys.argv[1:]),
                 say=_say,
                 progress=lambda done, total: bar.update(1000 * done // total - bar.pos),
