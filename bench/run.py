@@ -23,8 +23,18 @@ import soundfile as sf
 
 from .codecs import CEILINGS, DIFFUSIONS, AudioCodec, CodecError, Commands, Missing, make_codec
 from .metrics import (
-    FAMILIES, METRICS, SAMPLE_RATE, Embedding, Family, Wave, absent, applicable, embeddings, fit_length, score,
-)  # fmt: skip
+    FAMILIES,
+    METRICS,
+    SAMPLE_RATE,
+    Embedding,
+    Family,
+    Wave,
+    absent,
+    applicable,
+    embeddings,
+    fit_length,
+    score,
+)
 from .pool import in_processes
 from .statistics import Row, add_distances, savings, summarize
 
@@ -323,9 +333,7 @@ def bench(
             continue
         name = obtain(spec).name
         names.append(name)
-        tasks += [
-            Task(spec, name, clip, domains[clip], setting, out, yamnet) for setting in settings for clip in clips
-        ]
+        tasks += [Task(spec, name, clip, domains[clip], setting, out, yamnet) for setting in settings for clip in clips]
     if names == [ORIGINAL] and ORIGINAL not in codecs:
         raise BenchError("no codec that can run here")
     if anchor is not None and anchor not in names:
@@ -356,9 +364,7 @@ def bench(
     run_all(code, to_code, jobs, done)
     rows = [task.read() for task in tasks]
     to_rate = [
-        task
-        for task, row in zip(tasks, rows, strict=True)
-        if row and row["error"] is None and any(task.unscored(row))
+        task for task, row in zip(tasks, rows, strict=True) if row and row["error"] is None and any(task.unscored(row))
     ]
     count = 2 * len(tasks) - len(to_rate)
     run_all(rate, to_rate, jobs, done)
@@ -400,4 +406,3 @@ def bench(
         writer.writeheader()
         writer.writerows({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in found)
     return results
-

@@ -41,9 +41,7 @@ def applicable(domain: str, seconds: float, only: Collection[str] | None = None)
     ]
 
 
-def score(
-    reference: Wave, decoded: Wave, domain: str, only: Collection[str] | None = None
-) -> dict[str, float | None]:
+def score(reference: Wave, decoded: Wave, domain: str, only: Collection[str] | None = None) -> dict[str, float | None]:
     """Metrics of a 16 kHz clip, a value for each of `METRICS`; None where one is not defined for it.
 
     Args:

@@ -181,7 +181,7 @@ FAMILIES = (
             ),
             Metric(
                 "sisdr", "SI-SDR", "dB", "higher", "fidelity",
-                "Scale-invariant signal-to-distortion ratio of waveforms; meaningless for codecs that resynthesise phase.",
+                "Scale-invariant signal-to-distortion ratio; meaningless for codecs that resynthesise phase.",
             ),
             Metric(
                 "snr", "SNR", "dB", "higher", "fidelity",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import SAMPLE_RATE, Family, Metric, Pair, Scores, Wave
+from .base import EXTRA, SAMPLE_RATE, Family, Metric, Pair, Scores, Wave
 
 GROSS = 0.2  # relative error of F0 above which the tracker or the codec took another period
 F0_RANGE = (60.0, 500.0)  # Hz
@@ -86,7 +86,7 @@ FAMILIES = (
         ),
         speaker_similarity,
         ("resemblyzer", "webrtcvad", "librosa"),
-        "pip install webrtcvad-wheels; pip install --no-deps resemblyzer",
+        f"{EXTRA} and pip install --no-deps resemblyzer",
         shortest=1.6,
         speech_only=True,
     ),
