@@ -312,7 +312,7 @@ def bench(
 
     Raises:
         BenchError: no clips, or no codec that can run.
-        ValueError: a codec that does not exist.
+        ValueError: a codec that does not exist, or a file that is not YAMNet.
     """
     clips = find_clips(sources)
     domains = {clip: domain_of(clip, domain) for clip in clips}
@@ -341,6 +341,8 @@ def bench(
 
     if len({task.path for task in tasks}) < len(tasks):
         raise BenchError(f"a codec is named twice with the same bitrate: {', '.join(names)}")
+    for embedding in usable(yamnet, "speech"):
+        embedding.embed(np.zeros(0, np.float32))  # fails now rather than in every row
     for line in unavailable(set(domains.values()), yamnet):
         say(line)
 

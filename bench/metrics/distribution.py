@@ -97,12 +97,15 @@ def _yamnet(path: Path) -> tuple[Any, int]:
     """The network, and the number of its tensor [1, 1024] before the classes, which most files do not return."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of memory that intermediate tensors take
-        network = _interpreter(path, experimental_preserve_all_tensors=True)
-    network.allocate_tensors()
+        try:
+            network = _interpreter(path, experimental_preserve_all_tensors=True)
+            network.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(f"{path} is not a TFLite model that can run here") from error
     pooled = [t["index"] for t in network.get_tensor_details() if list(t["shape"]) == [1, 1024]]
     inputs = network.get_input_details()
     if not pooled or len(inputs) != 1 or np.prod(inputs[0]["shape"]) != YAMNET_WINDOW:
-        raise ValueError(f"{path} is not YAMNet for windows of {YAMNET_WINDOW} samples with 1024 features")
+        raise ValueError(f"{path} is not YAMNet: it needs an input of {YAMNET_WINDOW} samples and 1024 features")
     return network, pooled[0]
 
 

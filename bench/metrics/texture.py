@@ -15,7 +15,7 @@ REGIONS = {"low": "below 0.9 kHz", "mid": "0.9 to 3.1 kHz", "high": "above 3.1 k
 
 def texture(pair: Pair) -> Scores:
     """Variance in time of log-mel bands around their mean over 90 ms, relative to the original's, in thirds of the
-    mel scale. 1: as lively as the original. Codecs that return a mean are below it, noisy ones above.
+    mel scale. 1: as lively as the original. Codecs that return a mean are below it, and so is steady noise.
     """
     from scipy.ndimage import uniform_filter1d
     from scipy.signal import stft
@@ -37,7 +37,7 @@ FAMILIES = (
         tuple(
             Metric(
                 f"texture_{name}", f"texture {name}", "", "near 1", "naturalness",
-                f"Variance in time of log-mel bands {hertz}, relative to the original; below 1: smeared, above: rough.",
+                f"Variance in time of log-mel bands {hertz}, relative to the original; less: smeared, more: rough.",
             )
             for name, hertz in REGIONS.items()
         ),
