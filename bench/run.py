@@ -235,7 +235,9 @@ def rate(task: Task) -> None:
         for space in spaces:
             np.save(task.vectors(space), space.embed(fit_length(decoded, len(wave))).astype(np.float16))
         row |= {name: found[name] for name in names}
-        task.write(**row | dict(scored=row["scored"] + [each.name for each in (*families, *spaces)]))
+        task.write(
+            **row | dict(scored=row["scored"] + [family.name for family in families] + [space.name for space in spaces])
+        )
     except Exception as error:  # so may a metric's
         task.write(**row | dict(error=one_line(error)))
 
@@ -259,11 +261,13 @@ def versions() -> dict[str, str]:
 
 def unavailable(kinds: set[str], yamnet: Path | None) -> list[str]:
     """A line for everything that such clips will have no value for, and what to do about it."""
+    groups = [(family.metrics, family.speech_only, family.modules, family.hint) for family in FAMILIES]
+    groups += [((e.metric,), e.speech_only, e.modules, e.hint) for e in embeddings(yamnet)]
     lines = []
-    for group in (*FAMILIES, *embeddings(yamnet)):
-        labels = ", ".join(m.label for m in (group.metrics if isinstance(group, Family) else (group.metric,)))
-        if ("speech" in kinds or not group.speech_only) and (lost := absent(group.modules)):
-            lines.append(f"skipped {labels}: not installed: {', '.join(lost)} ({group.hint})")
+    for metrics, speech_only, modules, hint in groups:
+        if ("speech" in kinds or not speech_only) and (lost := absent(modules)):
+            labels = ", ".join(metric.label for metric in metrics)
+            lines.append(f"skipped {labels}: not installed: {', '.join(lost)} ({hint})")
     if yamnet is None:
         lines.append("skipped KAD, YAMNet: name its TFLite file with --yamnet")
     return lines

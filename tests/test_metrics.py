@@ -251,7 +251,7 @@ def test_short_clips_missing_packages_and_what_is_added_later(tmp_path: Path) ->
     assert speech_row["metrics"]["kad_speech"]["mean"] == pytest.approx(0, abs=1e-3)
     assert speech_row["n"] == 4
     table = (out / "table.md").read_text()
-    assert "KAD speech: 9 windows a set" in table
+    assert "KAD speech: 11 windows a set" in table
     assert "| copy | 256" in table
 
 

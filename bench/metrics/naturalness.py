@@ -23,7 +23,7 @@ DNSMOS_KEYS = {
 
 @functools.cache
 def _dnsmos() -> Any:
-    """The networks in speechmos, with one thread each (its own constructor takes all cores)."""
+    """The scorer of speechmos, with one thread for each of its networks."""
     import onnxruntime
     from speechmos import dnsmos
 
@@ -34,11 +34,9 @@ def _dnsmos() -> Any:
         path = Path(dnsmos.__file__).parent / "dnsmos_models" / name
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-    class SingleThreaded(dnsmos.DNSMOS):
-        def __init__(self) -> None:
-            self.onnx_sess, self.p808_onnx_sess = session("sig_bak_ovr.onnx"), session("model_v8.onnx")
-
-    return SingleThreaded()
+    scorer = dnsmos.DNSMOS.__new__(dnsmos.DNSMOS)  # its constructor makes sessions that take all cores
+    scorer.onnx_sess, scorer.p808_onnx_sess = session("sig_bak_ovr.onnx"), session("model_v8.onnx")
+    return scorer
 
 
 def dnsmos(pair: Pair) -> Scores:
