@@ -50,7 +50,7 @@ VERSIONS = (
 
 
 class BenchError(Exception):
-    """Nothing can be measured."""
+    """The benchmark cannot run, and why."""
 
 
 def find_clips(sources: Sequence[Path]) -> list[Path]:
@@ -153,7 +153,7 @@ class Task:
         return f"{zlib.crc32(self.clip.read_bytes()):08x} {obtain(self.spec).identity}"
 
     def read(self) -> Row | None:
-        """The facts, if they are there and still true."""
+        """The stored facts, or None if there are none or the clip or codec has changed since."""
         try:
             row: Row = json.loads(self.path.read_text())
             return row if row["key"] == self.key() else None
@@ -161,7 +161,7 @@ class Task:
             return None
 
     def write(self, **facts: Any) -> None:
-        """Write the facts, those of a failure unless told more, whole or not at all."""
+        """Replace the stored facts atomically; what is not given is None."""
         empty = dict.fromkeys(("seconds", "bytes", "container_bytes", "kbps", "encode_rtf", "decode_rtf", "memory_mb"))
         empty |= dict.fromkeys(metric.name for metric in METRICS if not metric.pooled)
         names = dict(codec=self.codec, setting=self.setting, clip=self.clip.stem, domain=self.domain)
@@ -172,7 +172,7 @@ class Task:
         partial.replace(self.path)
 
     def unscored(self, row: Row) -> tuple[list[Family], list[Embedding]]:
-        """What can be measured on it here and has not been."""
+        """What can be measured on it here and is not in the row yet."""
         families = [
             family
             for family in applicable(self.domain, row["seconds"])
@@ -274,7 +274,7 @@ def unavailable(kinds: set[str], yamnet: Path | None) -> list[str]:
 
 
 def machine() -> str:
-    """Processor, cores, system."""
+    """Processor, number of cores and operating system."""
     try:
         info = Path("/proc/cpuinfo").read_text()
         name = info.split("model name")[1].split(":", 1)[1].splitlines()[0].strip()
@@ -329,7 +329,7 @@ def bench(
             try:
                 own = [float(r) for r in rates.split(",")]
             except ValueError:
-                raise BenchError(f"{rates!r} are no bitrates for {spec}, like 6,9.5") from None
+                raise BenchError(f"bitrates of {spec} must be numbers in kbit/s, such as 6,9.5, not {rates!r}") from None
         try:
             settings = obtain(spec).settings(own)
         except Missing as reason:
@@ -339,7 +339,7 @@ def bench(
         names.append(name)
         tasks += [Task(spec, name, clip, domains[clip], setting, out, yamnet) for setting in settings for clip in clips]
     if names == [ORIGINAL] and ORIGINAL not in codecs:
-        raise BenchError("no codec that can run here")
+        raise BenchError("none of these codecs can run here")
     if anchor is not None and anchor not in names:
         raise BenchError(f"the anchor {anchor} is not among the codecs that run: {', '.join(names)}")
 

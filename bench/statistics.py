@@ -117,5 +117,5 @@ def read_ratings(files: Iterable[Path]) -> list[Row]:
                 names = {key: str(rating[key]) for key in ("clip", "codec", "setting")}
                 out.append(dict(rater=str(content["rater"]), **names, score=score))
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{file} is no export of a blind session: {error}") from error
+            raise ValueError(f"{file} is not an export of a blind session: {error}") from error
     return out

@@ -17,7 +17,7 @@ def _bitrates(context: click.Context, parameter: click.Parameter, value: str) ->
     try:
         rates = [float(rate) for rate in value.split(",")]
     except ValueError:
-        raise click.BadParameter(f"{value!r} is no list of numbers, like 0.75,1.5") from None
+        raise click.BadParameter(f"{value!r} is not a list of numbers, such as 0.75,1.5") from None
     if not all(0 < rate < 1000 for rate in rates):
         raise click.BadParameter("bitrates are in kbit/s, above 0 and below 1000")
     return rates

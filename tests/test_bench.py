@@ -141,8 +141,8 @@ def test_what_cannot_be_measured(clips: Path, tmp_path: Path) -> None:
     cases = {
         ("bench", tmp_path / "empty", "--out", tmp_path / "o"): b"no audio files",
         ("bench", clips, "--codec", "flac", "--out", tmp_path / "o"): b"no codec 'flac'",
-        ("bench", clips, "--codec", "encodec:/nowhere", "--out", tmp_path / "o"): b"no codec that can run",
-        ("bench", clips, "--codec", "aldm@fast", "--out", tmp_path / "o"): b"are no bitrates",
+        ("bench", clips, "--codec", "encodec:/nowhere", "--out", tmp_path / "o"): b"none of these codecs can run",
+        ("bench", clips, "--codec", "aldm@fast", "--out", tmp_path / "o"): b"must be numbers in kbit/s",
         ("bench", clips, "--bitrate", "1,-2", "--out", tmp_path / "o"): b"above 0",
         ("bench", clips, "--codec", "aldm", "--anchor", "opus", "--out", tmp_path / "o"): b"not among the codecs",
         ("bench", clips, "--codec", "lyra", "--out", tmp_path / "o"): b"name the folder of its networks",
@@ -300,5 +300,5 @@ def test_ratings(tmp_path: Path) -> None:
     assert read_ratings([tmp_path / "good.json"]) == [dict(rater="r", **good["ratings"][0])]
     for bad in ("[]", "{", '{"rater": "r", "ratings": [{"clip": "a", "codec": "x", "setting": "", "score": 101}]}'):
         (tmp_path / "bad.json").write_text(bad)
-        with pytest.raises(ValueError, match="no export of a blind session"):
+        with pytest.raises(ValueError, match="not an export of a blind session"):
             read_ratings([tmp_path / "bad.json"])
