@@ -69,7 +69,7 @@ def main(clips: tuple[Path, ...], packet: float) -> None:
         if not sounds:
             click.echo(f"{path} is too short", err=True)
         for name, sound in sounds.items():
-            scores = score(wave, sound, domain)
+            scores = score(wave, sound, domain, COLUMNS)
             values = [scores[column] for column in COLUMNS]
             rows.setdefault((domain, name), []).append([np.nan if value is None else value for value in values])
     print("| | clips | " + " | ".join(COLUMNS) + " |\n" + "|---" * (len(COLUMNS) + 2) + "|")

@@ -13,6 +13,7 @@ from ..codec.codec import Codec
 from .metrics import Wave, score
 
 PACKETS = (10.24, 2.08, 0.64, 0.32)  # seconds
+METRICS = ("pesq", "stoi", "visqol", "mel")
 
 
 def streamed(codec: Codec, wave: Wave, **rate: float) -> bytes:
@@ -43,8 +44,9 @@ def main(clips: tuple[Path, ...], bitrate: float) -> None:
         codec = Codec.from_pretrained(packet_seconds=packet)
         size = sum(len(streamed(codec, wave, quality=24)) for wave in waves)
         most = most or size
-        scores = [score(wave, codec.decode(streamed(codec, wave, bitrate=bitrate))[0], "speech") for wave in waves]
-        means = [np.mean([s[name] or np.nan for s in scores]) for name in ("pesq", "stoi", "visqol", "mel")]
+        decoded = [codec.decode(streamed(codec, wave, bitrate=bitrate))[0] for wave in waves]
+        scores = [score(*pair, "speech", METRICS) for pair in zip(waves, decoded, strict=True)]
+        means = [np.mean([s[name] or np.nan for s in scores]) for name in METRICS]
         times = [latency(packet, vocoder) for vocoder in (None, "griffin-lim")]
         numbers = [f"{number:.3f}" for number in (*times, size / most, *means)]
         print(f"| {packet} | " + " | ".join(numbers) + " |", flush=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from .metrics import METRICS, SAMPLE_RATE, Wave
 
-SHOWN = ("visqol", "mel", "pesq", "stoi")
+SHOWN = ("visqol", "mel", "kad_yamnet", "pesq", "stoi", "speaker_similarity", "distillmos")
 MARKERS = "osD^vPX*"
 
 
@@ -62,7 +62,7 @@ def plot_curves(results: dict[str, Any], out: Path) -> list[Path]:
             axis.xaxis.set_minor_formatter(NullFormatter())
             axis.tick_params(which="both", labelsize=7)
             axis.grid(alpha=0.3)
-            axis.set_title(f"{domain}: {metric.label} ({metric.better} is better)", fontsize=8)
+            axis.set_title(f"{domain}: {metric.label} ({metric.better} is better)", fontsize=7)
             axis.set_xlabel("kbit/s", fontsize=8)
     figure.legend(lines.values(), lines.keys(), loc="outside right upper", fontsize=8)
     paths = [out / "curves.svg", out / "curves.png"]

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,20 +21,36 @@ from urllib.parse import quote
 import numpy as np
 import soundfile as sf
 
-from .codecs import DIFFUSIONS, AudioCodec, CodecError, Commands, Missing, make_codec
-from .metrics import METRICS, SAMPLE_RATE, Wave, score
+from .codecs import CEILINGS, DIFFUSIONS, AudioCodec, CodecError, Commands, Missing, make_codec
+from .metrics import (
+    FAMILIES,
+    METRICS,
+    SAMPLE_RATE,
+    Embedding,
+    Family,
+    Wave,
+    absent,
+    applicable,
+    embeddings,
+    fit_length,
+    score,
+)
 from .pool import in_processes
-from .statistics import Row, savings, summarize
+from .statistics import Row, add_distances, savings, summarize
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"}
 DOMAINS = {"speech": "speech", "music": "music", "env": "environment", "environment": "environment"}
 SHORTEST = 0.5  # seconds; the metrics need some
-OURS = ("aldm", *DIFFUSIONS, "aldm-vq", "exact-mel", "unquantized")
-VERSIONS = ("aldm", "torch", "numpy", "soxr", "pesq", "pystoi", "visqol-python", "transformers", "diffusers")
+ORIGINAL = "original"
+OURS = ("aldm", *DIFFUSIONS, "aldm-vq", *CEILINGS)
+VERSIONS = (
+    "aldm", "torch", "numpy", "soxr", "pesq", "pystoi", "visqol-python", "speechmos", "distillmos", "resemblyzer",
+    "librosa", "onnxruntime", "ai-edge-litert", "pyopen-wakeword", "transformers", "diffusers",
+)  # fmt: skip
 
 
 class BenchError(Exception):
-    """Nothing can be measured."""
+    """The benchmark cannot run, and why."""
 
 
 def find_clips(sources: Sequence[Path]) -> list[Path]:
@@ -108,30 +124,36 @@ def obtain(spec: str | Commands) -> AudioCodec:
 
 @dataclass(frozen=True)
 class Task:
-    """One clip through one codec at one setting; its facts are in a file of their own, its sound beside it."""
+    """One clip through one codec at one setting; its facts are in a file of their own, its sound beside it.
+
+    Attributes:
+        codec: name of the codec in rows.
+        yamnet: file of that network, if there is one.
+    """
 
     spec: str | Commands
+    codec: str
     clip: Path
     domain: str
     setting: str
     out: Path
-
-    @property
-    def codec(self) -> str:
-        """Name of the codec in rows."""
-        return self.spec.name if isinstance(self.spec, Commands) else self.spec
+    yamnet: Path | None = None
 
     @property
     def path(self) -> Path:
         """The file of the facts."""
         return self.out / "audio" / quote(self.clip.stem, "") / f"{quote(self.codec, '')}@{self.setting}.json"
 
+    def vectors(self, embedding: Embedding) -> Path:
+        """The file of the clip's vectors in an embedding."""
+        return self.path.with_suffix(f".{embedding.name}.npy")
+
     def key(self) -> str:
         """Changes when the clip or the codec does."""
         return f"{zlib.crc32(self.clip.read_bytes()):08x} {obtain(self.spec).identity}"
 
     def read(self) -> Row | None:
-        """The facts, if they are there and still true."""
+        """The stored facts, or None if there are none or the clip or codec has changed since."""
         try:
             row: Row = json.loads(self.path.read_text())
             return row if row["key"] == self.key() else None
@@ -139,15 +161,29 @@ class Task:
             return None
 
     def write(self, **facts: Any) -> None:
-        """Write the facts, those of a failure unless told more, whole or not at all."""
+        """Replace the stored facts atomically; what is not given is None."""
         empty = dict.fromkeys(("seconds", "bytes", "container_bytes", "kbps", "encode_rtf", "decode_rtf", "memory_mb"))
-        empty |= dict.fromkeys(metric.name for metric in METRICS)
+        empty |= dict.fromkeys(metric.name for metric in METRICS if not metric.pooled)
         names = dict(codec=self.codec, setting=self.setting, clip=self.clip.stem, domain=self.domain)
-        row = names | empty | dict(error=None, audio=None, scored=False) | facts
+        row = names | empty | dict(error=None, audio=None, scored=[]) | facts
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_name(self.path.name + ".new")
         partial.write_text(json.dumps(row, indent=1))
         partial.replace(self.path)
+
+    def unscored(self, row: Row) -> tuple[list[Family], list[Embedding]]:
+        """What can be measured on it here and is not in the row yet."""
+        families = [
+            family
+            for family in applicable(self.domain, row["seconds"])
+            if family.name not in row["scored"] and not (family.compares and self.codec == ORIGINAL)
+        ]
+        return families, [e for e in usable(self.yamnet, self.domain) if e.name not in row["scored"]]
+
+
+def usable(yamnet: Path | None, domain: str) -> list[Embedding]:
+    """Embeddings for a kind of sound whose packages are installed."""
+    return [e for e in embeddings(yamnet) if (domain == "speech" or not e.speech_only) and not absent(e.modules)]
 
 
 def one_line(error: Exception) -> str:
@@ -170,6 +206,8 @@ def code(task: Task) -> None:
         sound = task.path.with_suffix(".flac")
         sound.parent.mkdir(parents=True, exist_ok=True)
         sf.write(sound, coded.decoded.clip(-1, 1), SAMPLE_RATE, subtype="PCM_16")
+        if coded.size is None:  # a ceiling costs nothing that a codec would
+            memory = None
         task.write(
             **facts,
             seconds=seconds,
@@ -186,11 +224,20 @@ def code(task: Task) -> None:
 
 
 def rate(task: Task) -> None:
-    """Add the metrics to what `code` wrote."""
+    """Add to what `code` wrote the metrics that are not there yet, and the vectors for pooled metrics."""
     row = json.loads(task.path.read_text())
     try:
+        wave = load(task.clip)
         decoded = sf.read(task.out / row["audio"], dtype="float32")[0]
-        task.write(**row | score(load(task.clip), decoded, task.domain) | dict(scored=True))
+        families, spaces = task.unscored(row)
+        names = [metric.name for family in families for metric in family.metrics]
+        found = score(wave, decoded, task.domain, names)
+        for space in spaces:
+            np.save(task.vectors(space), space.embed(fit_length(decoded, len(wave))).astype(np.float16))
+        row |= {name: found[name] for name in names}
+        task.write(
+            **row | dict(scored=row["scored"] + [family.name for family in families] + [space.name for space in spaces])
+        )
     except Exception as error:  # so may a metric's
         task.write(**row | dict(error=one_line(error)))
 
@@ -212,8 +259,22 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | found
 
 
+def unavailable(kinds: set[str], yamnet: Path | None) -> list[str]:
+    """A line for everything that such clips will have no value for, and what to do about it."""
+    groups = [(family.metrics, family.speech_only, family.modules, family.hint) for family in FAMILIES]
+    groups += [((e.metric,), e.speech_only, e.modules, e.hint) for e in embeddings(yamnet)]
+    lines = []
+    for metrics, speech_only, modules, hint in groups:
+        if ("speech" in kinds or not speech_only) and (lost := absent(modules)):
+            labels = ", ".join(metric.label for metric in metrics)
+            lines.append(f"skipped {labels}: not installed: {', '.join(lost)} ({hint})")
+    if yamnet is None:
+        lines.append("skipped KAD, YAMNet: name its TFLite file with --yamnet")
+    return lines
+
+
 def machine() -> str:
-    """Processor, cores, system."""
+    """Processor, number of cores and operating system."""
     try:
         info = Path("/proc/cpuinfo").read_text()
         name = info.split("model name")[1].split(":", 1)[1].splitlines()[0].strip()
@@ -232,13 +293,15 @@ def bench(
     anchor: str | None = None,
     jobs: int = 1,
     listen: int = 3,
+    yamnet: Path | None = None,
     command: str = "",
     say: Callable[[str], None] = lambda line: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Measure, and write results.json and results.tsv into `out`.
 
-    What a stopped run left there is not done again, but for what failed. Every process uses one thread.
+    What a stopped run left there is not done again, but for what failed, and for metrics that were missing then.
+    Every process uses one thread. The originals are among the codecs, for metrics that need no reference.
 
     Args:
         codecs: "NAME", "NAME:ARGUMENT", either with "@R1,R2" for bitrates of its own, and pairs of commands.
@@ -246,38 +309,48 @@ def bench(
         domain: of clips whose name does not tell.
         anchor: codec that rate savings are against; default: the first that is not `aldm`.
         listen: clips of each domain whose sound is kept for the report.
+        yamnet: TFLite file of that network, for the distance between sets of any sounds.
 
     Returns:
         What results.json holds.
 
     Raises:
         BenchError: no clips, or no codec that can run.
-        ValueError: a codec that does not exist.
+        ValueError: a codec that does not exist, or a file that is not YAMNet.
     """
     clips = find_clips(sources)
     domains = {clip: domain_of(clip, domain) for clip in clips}
     tasks: list[Task] = []
     names: list[str] = []
-    for spec in codecs:
+    for spec in [*codecs, *([] if ORIGINAL in codecs else [ORIGINAL])]:
         own = list(bitrates)
         if isinstance(spec, str) and "@" in spec:
             spec, _, rates = spec.rpartition("@")
             try:
                 own = [float(r) for r in rates.split(",")]
             except ValueError:
-                raise BenchError(f"{rates!r} are no bitrates for {spec}, like 6,9.5") from None
+                raise BenchError(
+                    f"bitrates of {spec} must be numbers in kbit/s, such as 6,9.5, not {rates!r}"
+                ) from None
         try:
             settings = obtain(spec).settings(own)
         except Missing as reason:
             say(f"skipped {spec}: {reason}")
             continue
-        planned = [Task(spec, clip, domains[clip], setting, out) for setting in settings for clip in clips]
-        names.append(planned[0].codec)
-        tasks += planned
-    if not tasks:
-        raise BenchError("no codec that can run here")
+        name = obtain(spec).name
+        names.append(name)
+        tasks += [Task(spec, name, clip, domains[clip], setting, out, yamnet) for setting in settings for clip in clips]
+    if names == [ORIGINAL] and ORIGINAL not in codecs:
+        raise BenchError("none of these codecs can run here")
     if anchor is not None and anchor not in names:
         raise BenchError(f"the anchor {anchor} is not among the codecs that run: {', '.join(names)}")
+
+    if len({task.path for task in tasks}) < len(tasks):
+        raise BenchError(f"a codec is named twice with the same bitrate: {', '.join(names)}")
+    for embedding in usable(yamnet, "speech"):
+        embedding.embed(np.zeros(0, np.float32))  # fails now rather than in every row
+    for line in unavailable(set(domains.values()), yamnet):
+        say(line)
 
     count = 0
 
@@ -286,30 +359,48 @@ def bench(
         count += 1
         progress(count, 2 * len(tasks))
 
+    def lacks_sound(task: Task, row: Row) -> bool:
+        return any(task.unscored(row)) and not (row["audio"] and (out / row["audio"]).exists())
+
     rows = [task.read() for task in tasks]
-    to_code = [task for task, row in zip(tasks, rows, strict=True) if row is None or row["error"] is not None]
+    to_code = [
+        task
+        for task, row in zip(tasks, rows, strict=True)
+        if row is None or row["error"] is not None or lacks_sound(task, row)
+    ]
     count = len(tasks) - len(to_code)
     run_all(code, to_code, jobs, done)
     rows = [task.read() for task in tasks]
-    to_rate = [t for t, row in zip(tasks, rows, strict=True) if row and not row["scored"] and row["error"] is None]
+    to_rate = [
+        task for task, row in zip(tasks, rows, strict=True) if row and row["error"] is None and any(task.unscored(row))
+    ]
     count = 2 * len(tasks) - len(to_rate)
     run_all(rate, to_rate, jobs, done)
 
-    found = [row for task in tasks if (row := task.read())]
+    pairs = [(task, row) for task in tasks if (row := task.read())]
+    found = [row for _, row in pairs]
+    summary = summarize(found)
+    for embedding in embeddings(yamnet):
+        vectors: dict[tuple[str, str, str], dict[str, Any]] = {}
+        for task, row in pairs:
+            if row["error"] is None and embedding.name in row["scored"]:
+                group = vectors.setdefault((task.codec, task.setting, task.domain), {})
+                group[row["clip"]] = np.load(task.vectors(embedding))
+        add_distances(summary, embedding.name, vectors)
     for row in found:
         del row["key"], row["scored"]
-    heard = {clip for d in set(domains.values()) for clip in [c for c in clips if domains[c] == d][:listen]}
-    originals = {clip.stem: _keep_original(clip, out) for clip in sorted(heard)}
+    heard = {clip.stem for d in set(domains.values()) for clip in [c for c in clips if domains[c] == d][:listen]}
+    originals = {row["clip"]: row["audio"] for row in found if row["codec"] == ORIGINAL and row["clip"] in heard}
     for row in found:
-        if row["clip"] not in originals and row["audio"]:
+        if row["audio"] and row["clip"] not in heard:
             (out / row["audio"]).unlink(missing_ok=True)
+        if row["codec"] == ORIGINAL or row["clip"] not in heard:
             row["audio"] = None
-    summary = summarize(found)
     if anchor is None:
         anchor = next((name for name in names if name.split(":")[0] not in OURS), names[0])
     results = dict(
         made=dict(date=date.today().isoformat(), machine=machine(), versions=versions(), command=command),
-        metrics=[dict(name=m.name, label=m.label, unit=m.unit, better=m.better) for m in METRICS],
+        metrics=[asdict(metric) for metric in METRICS],
         rows=found,
         originals={name: path for name, path in originals.items() if path},
         summary=summary,
@@ -323,15 +414,3 @@ def bench(
         writer.writeheader()
         writer.writerows({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in found)
     return results
-
-
-def _keep_original(clip: Path, out: Path) -> str | None:
-    """Copy of a clip as it was coded, for listening; None if it is not readable."""
-    try:
-        wave = load(clip)
-    except BenchError:
-        return None
-    path = out / "audio" / quote(clip.stem, "") / "original.flac"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sf.write(path, wave.clip(-1, 1), SAMPLE_RATE, subtype="PCM_16")
-    return str(path.relative_to(out))

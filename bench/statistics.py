@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .metrics import METRICS
+from .metrics import METRICS, kad
+from .metrics.distribution import MIN_CLIPS
 
 Row = dict[str, Any]
 
@@ -34,7 +35,7 @@ def summarize(rows: list[Row]) -> list[Row]:
     for (codec, setting, domain), members in groups.items():
         metrics = {}
         for metric in METRICS:
-            values = [row[metric.name] for row in members if row[metric.name] is not None]
+            values = [row[metric.name] for row in members if row.get(metric.name) is not None]
             if values:
                 metrics[metric.name] = dict(zip(("mean", "low", "high"), interval(values), strict=True))
         rates = [row["kbps"] for row in members if row["kbps"] is not None]
@@ -49,6 +50,25 @@ def summarize(rows: list[Row]) -> list[Row]:
     return out
 
 
+def add_distances(summary: list[Row], name: str, vectors: dict[tuple[str, str, str], dict[str, Any]]) -> None:
+    """Add to summary rows the distance between their clips and the originals as sets.
+
+    Args:
+        name: of the metric.
+        vectors: by codec, setting and domain, of each clip [windows, size]; those of the codec "original" are what
+            the others are compared with. Clips without a window do not count, nor do sets of fewer than 3 clips.
+    """
+    for row in summary:
+        domain = row["domain"]
+        originals = next((v for key, v in vectors.items() if key[0] == "original" and key[2] == domain), {})
+        decoded = vectors.get((row["codec"], row["setting"], domain), {})
+        clips = [clip for clip in decoded if clip in originals and len(originals[clip])]
+        if row["codec"] != "original" and len(clips) >= MIN_CLIPS:
+            value, low, high = kad([originals[clip] for clip in clips], [decoded[clip] for clip in clips])
+            windows = sum(len(originals[clip]) for clip in clips)
+            row["metrics"][name] = dict(mean=value, low=low, high=high, windows=windows)
+
+
 def savings(summary: list[Row], anchor: str) -> list[Row]:
     """Bjontegaard rate difference in % of every codec to the anchor, by domain and metric (negative: fewer bits).
 
@@ -60,7 +80,7 @@ def savings(summary: list[Row], anchor: str) -> list[Row]:
     curves: dict[tuple[str, str, str], list[tuple[float, float]]] = defaultdict(list)
     for row in summary:
         for metric in METRICS:
-            if metric.name in row["metrics"] and row["kbps"] is not None:
+            if metric.name in row["metrics"] and row["kbps"] is not None and metric.better != "near 1":
                 sign = 1 if metric.better == "higher" else -1
                 point = (row["kbps"], sign * row["metrics"][metric.name]["mean"])
                 curves[row["domain"], metric.name, row["codec"]].append(point)
@@ -97,5 +117,5 @@ def read_ratings(files: Iterable[Path]) -> list[Row]:
                 names = {key: str(rating[key]) for key in ("clip", "codec", "setting")}
                 out.append(dict(rater=str(content["rater"]), **names, score=score))
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{file} is no export of a blind session: {error}") from error
+            raise ValueError(f"{file} is not an export of a blind session: {error}") from error
     return out

@@ -1,38 +1,52 @@
-"""Results as a Markdown table with its caption: what the README shows."""
+"""Results as Markdown tables with their caption: what docs/benchmarks.md shows."""
 
 from __future__ import annotations
 
 from typing import Any
 
-COLUMNS = {"speech": ("pesq", "stoi", "visqol", "mel"), "music": ("visqol", "mel"), "environment": ("visqol", "mel")}
-LABELS = {"pesq": "PESQ", "stoi": "STOI", "visqol": "ViSQOL", "mel": "mel"}
+DOMAINS = ("speech", "music", "environment")
+# Labels that fit a table, and decimals. Waveform errors and ESTOI are in results.tsv alone.
+COLUMNS = {
+    "pesq": ("PESQ", 2), "stoi": ("STOI", 3), "visqol": ("ViSQOL", 2), "mel": ("mel", 3),
+    "speaker_similarity": ("speaker", 3), "f0_error": ("F0 cents", 1), "f0_gross": ("F0 gross %", 1),
+    "voicing_error": ("voicing %", 1), "distillmos": ("DistillMOS", 2), "dnsmos_ovrl": ("OVRL", 2),
+    "dnsmos_sig": ("SIG", 2), "dnsmos_bak": ("BAK", 2), "dnsmos_p808": ("P.808", 2),
+    "texture_low": ("texture low", 2), "texture_mid": ("mid", 2), "texture_high": ("high", 2),
+    "kad_speech": ("KAD speech", 2), "kad_yamnet": ("KAD YAMNet", 2),
+}  # fmt: skip
 
 
 def markdown_table(results: dict[str, Any]) -> str:
-    """One line per codec and setting, mean values by domain; below it date, machine, versions and command.
+    """For each kind of sound a line per codec and setting with mean values; below, date, machine, versions, command.
+
+    Distances between sets have their 95 % interval in brackets.
 
     Args:
         results: content of results.json.
     """
-    cells = {(row["codec"], row["setting"], row["domain"]): row for row in results["summary"]}
-    domains = [domain for domain in COLUMNS if any(key[2] == domain for key in cells)]
-    head = ["codec"]
-    for domain in domains:
-        head += [f"{domain} kbit/s", *(LABELS[name] for name in COLUMNS[domain])]
-    lines = [head, ["---"] * len(head)]
-    for codec, setting in dict.fromkeys((codec, setting) for codec, setting, _ in cells):
-        line = [codec]
-        for domain in domains:
-            row = cells.get((codec, setting, domain), dict(kbps=None, metrics={}))
-            line.append("" if row["kbps"] is None else f"{row['kbps']:.2f}")
-            for name in COLUMNS[domain]:
-                value = row["metrics"].get(name)
-                line.append("" if value is None else f"{value['mean']:.{2 if name in ('pesq', 'visqol') else 3}f}")
-        lines.append(line)
+    parts = []
+    for domain in DOMAINS:
+        rows = [row for row in results["summary"] if row["domain"] == domain]
+        names = [name for name in COLUMNS if any(name in row["metrics"] for row in rows)]
+        if not rows:
+            continue
+        table = [["codec", "kbit/s", *(COLUMNS[name][0] for name in names)]]
+        table.append(["---"] * len(table[0]))
+        for row in rows:
+            line = [row["codec"], "" if row["kbps"] is None else f"{row['kbps']:.2f}"]
+            table.append(line + [_cell(row["metrics"].get(name), COLUMNS[name][1]) for name in names])
+        windows = {name: max(row["metrics"].get(name, {}).get("windows", 0) for row in rows) for name in names}
+        counted = [f"{COLUMNS[name][0]}: {count} windows a set" for name, count in windows.items() if count]
+        title = "; ".join([f"{domain}, {max(row['n'] for row in rows)} clips", *counted])
+        parts.append(f"**{title}**\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in table))
     made = results["made"]
-    counts = ", ".join(
-        f"{n} {domain}" for domain in domains if (n := max(row["n"] for key, row in cells.items() if key[2] == domain))
-    )
     versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
-    caption = f"{counts} clips. {made['date']}, {made['machine']}; {versions}.\n\n    {made['command']}\n"
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n" + caption
+    parts.append(f"{made['date']}, {made['machine']}; {versions}.\n\n    {made['command']}\n")
+    return "\n".join(parts)
+
+
+def _cell(value: dict[str, Any] | None, decimals: int) -> str:
+    if value is None:
+        return ""
+    text = f"{value['mean']:.{decimals}f}"
+    return f"{text} [{value['low']:.{decimals}f}, {value['high']:.{decimals}f}]" if "windows" in value else text

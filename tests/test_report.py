@@ -25,7 +25,13 @@ RATE = 16000
 HOSTILE = "</script><script>alert(1)</script>"
 CLIPS = dict(zip(("speech_00", "music_00", HOSTILE), DOMAINS, strict=True))
 VERSIONS = (("aldm", "1.5", 1.4), ("aldm", "6", 5.8), ("opus", "6", 6.3))
-METRICS = (("visqol", "ViSQOL", "MOS-LQO", "higher"), ("mel", "Mel distance", "dB", "lower"))
+METRICS = (
+    ("visqol", "ViSQOL", "MOS-LQO", "higher", "fidelity", "Similarity of spectrograms."),
+    ("mel", "Mel distance", "dB", "lower", "fidelity", "Difference of log-mels."),
+    ("texture", "Texture", "", "near 1", "naturalness", "Variance in time."),
+    ("snr", "SNR", "dB", "higher", "fidelity", "Not measured here."),
+)
+METRIC_FACTS = ("name", "label", "unit", "better", "group", "meaning")
 # What the page hears: everything that goes to the loudspeaker, sample by sample.
 TAP = """
 const connect = AudioNode.prototype.connect;
@@ -92,10 +98,12 @@ def results() -> dict[str, Any]:
             facts = {"codec": codec, "setting": setting, "clip": name, "domain": domain, "seconds": 2.0, "bytes": 250}
             cost = {"container_bytes": 8, "kbps": kbps, "encode_rtf": 0.02, "decode_rtf": 0.03, "memory_mb": 330}
             scores = {"visqol": 3 + order / 4 + number / 10, "mel": None if domain == "music" else 9.5 - order}
+            scores |= {"texture": 0.7 + order / 10}
             audio = f"audio/{number}/{codec}@{setting}.flac"
             rows.append(facts | cost | scores | {"error": None, "audio": audio})
             interval = {metric: {"mean": v, "low": v - 0.2, "high": v + 0.2} for metric, v in scores.items() if v}
             point = {"codec": codec, "setting": setting, "domain": domain, "n": 20, "kbps": kbps}
+            point |= {"encode_rtf": 0.02, "decode_rtf": 0.03}
             summary.append(point | {"metrics": interval})
     nothing = dict.fromkeys(("kbps", "encode_rtf", "decode_rtf", "memory_mb", "visqol", "mel", "audio"))
     failed = {"codec": "codec2", "setting": "0.7", "clip": "speech_00", "domain": "speech", "seconds": 2.0, "bytes": 0}
@@ -104,7 +112,7 @@ def results() -> dict[str, Any]:
     ratings = [("ann", 71), ("bob", 65), ("cem", 80)]
     return {
         "made": {"date": "2026-11-21", "machine": "2 cores", "versions": {"aldm": "0.1"}, "command": "aldm bench out"},
-        "metrics": [dict(zip(("name", "label", "unit", "better"), metric, strict=True)) for metric in METRICS],
+        "metrics": [dict(zip(METRIC_FACTS, metric, strict=True)) for metric in METRICS],
         "rows": rows,
         "originals": {name: f"audio/{number}/original.flac" for number, name in enumerate(CLIPS)},
         "summary": summary,
@@ -329,7 +337,7 @@ def test_curves_follow_metric_domain_and_legend(page: Page) -> None:
     second = drawn()
     assert len(second) == 2
     assert second != first
-    assert "lower is better" in page.one("#chart figcaption").text
+    assert page.one("#chart figcaption").text.endswith("Difference of log-mels. Lower is better.")
     Select(page.one("#curve-domain")).select_by_visible_text("music")
     assert drawn() == []
     Select(page.one("#curve-metric")).select_by_value("visqol")
@@ -364,11 +372,11 @@ def test_points_tell_their_figures_to_pointer_and_keyboard(page: Page) -> None:
 
 def test_table_sorts_and_filters(page: Page) -> None:
     def column(label: str) -> list[str]:
-        heads = page.texts("#table th")
-        return page.texts(f"#table td:nth-child({heads.index(label) + 1})")
+        heads = page.texts("#table th[scope=col]")
+        return page.texts(f"#table tbody td:nth-child({heads.index(label) + 1})")
 
     def head(label: str) -> WebElement:
-        return page.all("#table th")[page.texts("#table th").index(label)]
+        return page.all("#table th[scope=col]")[page.texts("#table th[scope=col]").index(label)]
 
     rates = column("kbit/s")
     assert len(rates) == 9
@@ -394,6 +402,43 @@ def test_table_sorts_and_filters(page: Page) -> None:
     assert column("Clip") == ["speech_00"]
     assert column("Error") == ["<img src=x onerror=alert(2)> is not installed"]
     assert page.one("#table-status").text.startswith("1 of 10 rows")
+
+
+def test_columns_are_grouped_and_explained(page: Page) -> None:
+    for rows, leading, cost in (("summary", 4, 3), ("clips", 6, 6)):
+        Select(page.one("#table-rows")).select_by_value(rows)
+        spans = page.js(
+            "return [...document.querySelectorAll('#table .groups > *')].map((e) => [e.textContent, e.colSpan])"
+        )
+        assert spans == [["", leading], ["cost", cost], ["fidelity", 2], ["naturalness", 1]]
+        labels = page.texts("#table th[scope=col]")
+        assert "SNR (dB)" not in labels  # nobody measured it
+        titles = dict(
+            zip(
+                labels,
+                page.js("return [...document.querySelectorAll('#table th button')].map((e) => e.title)"),
+                strict=True,
+            )
+        )
+        assert titles["ViSQOL (MOS-LQO)"] == "Similarity of spectrograms. Higher is better."
+        assert titles["Texture"] == "Variance in time. 1 is best."
+        assert titles["Encode RTF"].endswith("Lower is better.")
+        assert titles["Codec"] == ""
+    assert page.texts("#curve-metric option") == ["ViSQOL (MOS-LQO)", "Mel distance (dB)", "Texture"]
+    assert page.js("return [...document.querySelectorAll('#curve-metric optgroup')].map((e) => e.label)") == [
+        "fidelity",
+        "naturalness",
+    ]
+    page.one("#meanings summary").click()  # the same for those who have no pointer
+    meanings = dict(zip(page.texts("#meanings dt"), page.texts("#meanings dd"), strict=True))
+    assert meanings["Mel distance (dB)"] == "Difference of log-mels. Lower is better."
+    assert page.one("#meanings dl").is_displayed()
+    # Both rows of the head stay in view, one below the other
+    page.js("document.querySelector('#table .scroll').scrollTop = 60")
+    tops = page.js(
+        "return [...document.querySelectorAll('#table thead tr')].map((e) => e.lastChild.getBoundingClientRect())"
+    )
+    assert tops[1]["top"] == pytest.approx(tops[0]["bottom"], abs=1.5)
 
 
 def find(part: np.ndarray, wave: np.ndarray) -> tuple[int, float]:

@@ -1,4 +1,4 @@
-"""What is measured on a decoded clip. One function per metric family; `score` joins them."""
+"""Likeness to the original: perceptual scores, spectral distances, and waveform errors."""
 
 from __future__ import annotations
 
@@ -6,39 +6,12 @@ import contextlib
 import functools
 import os
 import warnings
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-SAMPLE_RATE = 16000
-Wave = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """Name in rows, label and unit for people, which direction is better, and whether only speech has it."""
-
-    name: str
-    label: str
-    unit: str
-    better: str
-    speech_only: bool = False
-
-
-METRICS = (
-    Metric("visqol", "ViSQOL", "MOS-LQO", "higher"),
-    Metric("pesq", "PESQ-WB", "MOS-LQO", "higher", True),
-    Metric("stoi", "STOI", "", "higher", True),
-    Metric("estoi", "ESTOI", "", "higher", True),
-    Metric("mel", "log-mel distance", "log10", "lower"),
-    Metric("stft", "STFT distance", "", "lower"),
-    Metric("sisdr", "SI-SDR", "dB", "higher"),
-    Metric("snr", "SNR", "dB", "higher"),
-    Metric("correlation", "correlation", "", "higher"),
-    Metric("rmse", "RMSE", "", "lower"),
-)
+from .base import SAMPLE_RATE, Family, Metric, Pair, Scores, Wave
 
 
 def _envelope(wave: Wave) -> NDArray[np.float64]:
@@ -65,7 +38,7 @@ def align(reference: Wave, decoded: Wave, most: int = 40) -> Wave:
 
 
 @functools.cache
-def _htk_mel_basis(bands: int = 80, n_fft: int = 1024) -> NDArray[np.float64]:
+def htk_mel_basis(bands: int = 80, n_fft: int = 1024) -> NDArray[np.float64]:
     """Triangles of height 1 on the HTK mel scale, 0 to 8 kHz, [bands, n_fft // 2 + 1]."""
     top = 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700)
     points = 700 * (10 ** (np.linspace(0, top, bands + 2) / 2595) - 1)
@@ -80,7 +53,7 @@ def log_mel(wave: Wave) -> NDArray[np.float64]:
     from scipy.signal import stft
 
     magnitude = np.abs(stft(wave, SAMPLE_RATE, nperseg=1024, noverlap=864)[2])
-    return np.log10(np.maximum(_htk_mel_basis() @ magnitude, 1e-5))
+    return np.log10(np.maximum(htk_mel_basis() @ magnitude, 1e-5))
 
 
 def stft_distance(reference: Wave, decoded: Wave) -> float:
@@ -131,29 +104,98 @@ def visqol(reference: Wave, decoded: Wave, speech: bool) -> float:
     return float(result.moslqo)
 
 
-def score(reference: Wave, decoded: Wave, domain: str) -> dict[str, float | None]:
-    """All metrics of a 16 kHz clip; None where one is not defined for it.
+def _visqol(pair: Pair) -> Scores:
+    return {"visqol": visqol(pair.reference, pair.aligned, pair.domain == "speech")}
 
-    Args:
-        domain: "speech" has PESQ, STOI and ESTOI, and ViSQOL's speech model.
-    """
-    decoded = align(reference, decoded)
-    out: dict[str, float | None] = {m.name: None for m in METRICS}
-    if domain == "speech":
-        from pesq import PesqError, pesq
-        from pystoi import stoi
 
-        with contextlib.suppress(PesqError, ValueError):  # no utterance found in one of the two, or silence
-            out["pesq"] = float(pesq(SAMPLE_RATE, reference, decoded, "wb"))
-        with warnings.catch_warnings(record=True) as caught:  # it warns, and gives 1e-5, when nothing is left to rate
-            warnings.simplefilter("always")
-            ratings = {
-                name: float(stoi(reference, decoded, SAMPLE_RATE, name == "estoi")) for name in ("stoi", "estoi")
-            }
-        if not caught:
-            out |= ratings
-    out["visqol"] = visqol(reference, decoded, domain == "speech")
-    out["mel"] = float(np.abs(log_mel(reference) - log_mel(decoded)).mean())
-    out["stft"] = stft_distance(reference, decoded)
-    out |= waveform_metrics(reference, decoded)
-    return {name: value if value is not None and np.isfinite(value) else None for name, value in out.items()}
+def _pesq(pair: Pair) -> Scores:
+    from pesq import PesqError, pesq
+
+    with contextlib.suppress(PesqError, ValueError):  # no utterance found in one of the two, or silence
+        return {"pesq": float(pesq(SAMPLE_RATE, pair.reference, pair.aligned, "wb"))}
+    return {}
+
+
+def _stoi(pair: Pair) -> Scores:
+    from pystoi import stoi
+
+    with warnings.catch_warnings(record=True) as caught:  # it warns, and gives 1e-5, when nothing is left to rate
+        warnings.simplefilter("always")
+        ratings: Scores = {
+            name: float(stoi(pair.reference, pair.aligned, SAMPLE_RATE, name == "estoi")) for name in ("stoi", "estoi")
+        }
+    return {} if caught else ratings
+
+
+def _signal(pair: Pair) -> Scores:
+    a, b = pair.reference, pair.aligned
+    mel = float(np.abs(log_mel(a) - log_mel(b)).mean())
+    return {"mel": mel, "stft": stft_distance(a, b), **waveform_metrics(a, b)}
+
+
+FAMILIES = (
+    Family(
+        "visqol",
+        (
+            Metric(
+                "visqol", "ViSQOL", "MOS-LQO", "higher", "fidelity",
+                "Perceived similarity of spectrograms, 1 to 5: speech model, or audio model at 48 kHz.",
+            ),
+        ),
+        _visqol,
+        ("visqol",),
+        shortest=1.0,
+    ),
+    Family(
+        "pesq",
+        (
+            Metric(
+                "pesq", "PESQ-WB", "MOS-LQO", "higher", "fidelity",
+                "ITU-T P.862.2, quality of wide-band telephony against the original, 1 to 4.64.",
+            ),
+        ),
+        _pesq,
+        ("pesq",),
+        speech_only=True,
+    ),
+    Family(
+        "stoi",
+        (
+            Metric("stoi", "STOI", "", "higher", "fidelity", "Short-time objective intelligibility, 0 to 1."),
+            Metric("estoi", "ESTOI", "", "higher", "fidelity", "Extended STOI, stricter for modulated distortion."),
+        ),
+        _stoi,
+        ("pystoi",),
+        speech_only=True,
+    ),
+    Family(
+        "signal",
+        (
+            Metric(
+                "mel", "log-mel distance", "log10", "lower", "fidelity",
+                "Mean absolute difference of log10 mel magnitudes, 80 bands.",
+            ),
+            Metric(
+                "stft", "STFT distance", "", "lower", "fidelity",
+                "Spectral convergence plus log-magnitude difference at three resolutions.",
+            ),
+            Metric(
+                "sisdr", "SI-SDR", "dB", "higher", "fidelity",
+                "Scale-invariant signal-to-distortion ratio; meaningless for codecs that resynthesise phase.",
+            ),
+            Metric(
+                "snr", "SNR", "dB", "higher", "fidelity",
+                "Signal-to-noise ratio of waveforms; meaningless for codecs that resynthesise phase.",
+            ),
+            Metric(
+                "correlation", "correlation", "", "higher", "fidelity",
+                "Correlation of waveforms; meaningless for codecs that resynthesise phase.",
+            ),
+            Metric(
+                "rmse", "RMSE", "", "lower", "fidelity",
+                "Root mean square error of waveforms; meaningless for codecs that resynthesise phase.",
+            ),
+        ),
+        _signal,
+    ),
+)  # fmt: skip
