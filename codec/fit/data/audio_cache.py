@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from ...audio.reader import read_audio
+from ...audio.suffixes import READABLE
 from ...dsp.loudness import PEAK
 from ...dsp.mel import LogMel
 from ...errors import AudioError
 from ...nn.autoencoder import Autoencoder
 
-SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf"}
 HELD_OUT = 4  # per cent of speakers and works
 
 
@@ -31,11 +31,11 @@ def audio_files(source: Path) -> Iterator[tuple[str, io.BytesIO]]:
         if path.suffix == ".tar":
             with tarfile.open(path) as tar:
                 for member in tar:
-                    if member.isfile() and Path(member.name).suffix.lower() in SUFFIXES:
+                    if member.isfile() and Path(member.name).suffix.lower() in READABLE:
                         handle = tar.extractfile(member)
                         assert handle is not None  # isfile() said so
                         yield f"{path.name}/{member.name}", io.BytesIO(handle.read())
-        elif path.suffix.lower() in SUFFIXES:
+        elif path.suffix.lower() in READABLE:
             yield str(path.relative_to(source) if path != source else path.name), io.BytesIO(path.read_bytes())
 
 
