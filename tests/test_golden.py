@@ -18,7 +18,7 @@ from aldm.format.container import NO_BASE, Packet
 from aldm.format.entropy import decode_indices
 from aldm.format.layer import Layer
 from aldm.format.stream import StreamReader
-from test_reference_decoder import reference
+from reference import reference
 
 GOLDEN = Path(__file__).parent / "golden"
 MODELS = {

@@ -1,11 +1,8 @@
 """The table of what bytes are for."""
 
-from pathlib import Path
-
 from aldm.bench.budget import main
 from click.testing import CliRunner
-
-DATA = Path(__file__).parent / "data"
+from conftest import DATA
 
 
 def test_the_bytes_add_up_and_the_coder_wastes_none() -> None:

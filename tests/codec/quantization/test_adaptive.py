@@ -11,7 +11,7 @@ from aldm.format import DamageError
 from aldm.format.adaptive import LEVELS, State, bank, decode_adaptive, encode_adaptive
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_reference_decoder import reference
+from reference import reference
 
 CHANNELS, BANDS = 8, 4
 values = st.one_of(st.integers(-3, 3), st.integers(-(1 << 17), 1 << 17))

@@ -183,7 +183,7 @@ def test_packet_bodies(body: bytes, header: Header) -> None:
 
 @pytest.mark.skipif(shutil.which("file") is None, reason="needs file(1)")
 def test_the_magic_of_the_specification(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[1] / "spec/aldm-format.md").read_text()
+    text = (Path(__file__).parents[2] / "spec/aldm-format.md").read_text()
     (tmp_path / "magic").write_text(re.search(r"```\n(0 .*?)```", text, re.DOTALL)[1])  # type: ignore[index]
     for channels, words in ((1, "mono"), (2, "stereo"), (7, "7 channels")):
         (tmp_path / "a").write_bytes(dataclasses.replace(HEADER, channels=channels, sample_rate=44100).pack())
@@ -195,7 +195,7 @@ def test_the_magic_of_the_specification(tmp_path: Path) -> None:
 def test_comments_can_be_asked_for_before_all_else() -> None:
     """And nothing of the file is lost by it, whatever the damage."""
     tagged = 0
-    for file in (Path(__file__).parent / "golden").glob("*/*.aldm"):
+    for file in (Path(__file__).parents[1] / "golden").glob("*/*.aldm"):
         try:
             plain, asked = StreamReader(file.read_bytes()), StreamReader(file.read_bytes())
         except FormatError:
@@ -220,7 +220,7 @@ def test_end_records_behind_a_packet_of_40_ms(samples: int, counts: bool) -> Non
 
 
 def test_worked_example_of_the_specification() -> None:
-    text = (Path(__file__).parents[1] / "spec/aldm-format.md").read_text()
+    text = (Path(__file__).parents[2] / "spec/aldm-format.md").read_text()
     block = re.search(r"<!-- hex:.*?-->\s+((?:    [0-9A-F ]+\n)+)", text)
     assert block is not None
     data = bytes.fromhex(block[1])

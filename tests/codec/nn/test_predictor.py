@@ -13,8 +13,7 @@ from aldm.codec.fit.stages.predictor import Sequences, scale_predictor, train
 from aldm.codec.fit.trainer import Trainer
 from aldm.codec.levels import step_size
 from aldm.codec.nn.predictor import Predictor
-
-DATA = Path(__file__).parent / "data"
+from conftest import DATA
 
 
 @pytest.fixture(scope="module")
@@ -130,5 +129,5 @@ def test_decoded_is_what_the_codebook_does(codec: Codec, music: np.ndarray) -> N
 def test_weights_are_small() -> None:
     predictor = Predictor(8)
     assert predictor.config["history"] == 2
-    folder = Path(__file__).parents[1] / "codec" / "models"
+    folder = Path(__file__).parents[3] / "codec" / "models"
     assert sum(p.stat().st_size for p in folder.rglob("*.safetensors")) < 24e6

@@ -26,7 +26,7 @@ def test_known_answers(counter: list[int], key: tuple[int, int], expected: str) 
 
 
 def test_vectors_of_the_specification() -> None:
-    text = (Path(__file__).parent.parent / "spec/aldm-format.md").read_text()
+    text = (Path(__file__).parents[2] / "spec/aldm-format.md").read_text()
     table = text.split("<!-- normals:", 1)[1].split("```")[1]
     assert [int(v) for v in table.split()] == NORMALS[128:].tolist()
     rows = text.split("<!-- noise:", 1)[1].split("```")[1].strip().splitlines()

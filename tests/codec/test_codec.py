@@ -10,25 +10,15 @@ import soundfile as sf
 import soxr
 import torch
 from aldm.codec import Codec
-from aldm.codec.dsp.mel import LogMel
 from aldm.codec.encoding.rate_control import OperatingPoint, RateController
 from aldm.codec.errors import AudioError
 from aldm.codec.model_folder import embedded_models
 from aldm.format import DamageError, Header, Packet, Record
 from aldm.format import container as c
 from conftest import DATA, DOMAINS, clip
+from distances import frame_errors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-MEL = LogMel(n_mels=80, floor=-9.0)
-
-
-def frame_errors(reference: np.ndarray, decoded: np.ndarray) -> np.ndarray:
-    """Mean log-mel difference of each 10 ms, in nats."""
-    scale = 0.5 / np.abs(reference).max()
-    pair = torch.from_numpy(np.stack([reference, decoded]).astype(np.float32) * scale)
-    a, b = MEL(pair[:, : len(reference) // 160 * 160])
-    return (a - b).abs().mean(1).numpy()
 
 
 def level(reference: np.ndarray, decoded: np.ndarray) -> float:

@@ -11,8 +11,8 @@ from aldm.codec import Codec
 from aldm.codec.model import Model
 from aldm.format.container import read_records
 from conftest import DATA, aldm, clip
+from distances import frame_errors
 from far_device import far_device
-from test_codec import frame_errors
 
 DEVICES = [
     "far",

@@ -2,7 +2,6 @@
 
 import ast
 import dataclasses
-import importlib.util
 import io
 import json
 import random
@@ -12,7 +11,6 @@ from binascii import crc_hqx
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -28,22 +26,9 @@ from aldm.format.layer import Layer
 from aldm.format.philox import NORMALS, normals
 from aldm.format.stream import Stream, read_stream
 from conftest import clip
+from reference import SOURCE, reference
 
-SOURCE = Path(__file__).parent.parent / "spec/reference_decoder.py"
 Check = Callable[[bytes], Any]
-
-
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("reference_decoder", SOURCE)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
-
-
-reference = load()
 
 
 @pytest.fixture(scope="module")

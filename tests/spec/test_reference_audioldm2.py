@@ -10,9 +10,9 @@ import torch
 from aldm.codec.audioldm2.model import AudioLDM2
 from aldm.codec.audioldm2.unet import CONDITION
 from aldm.codec.model_folder import TABLES
+from reference import reference
 from safetensors.torch import load_file, save_file
 from test_golden import GOLDEN, MODELS
-from test_reference_decoder import reference
 
 pytestmark = pytest.mark.filterwarnings("ignore::aldm.codec.errors.AldmWarning")
 WEIGHTS = "diffusion_pytorch_model"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from aldm.codec.model import Model
-from aldm.codec.quantization.noise_shaping import LEAST, POOL, REACH, NoiseShaper
+from aldm.codec.quantization.noise_shaping import MIN_GAIN_BITS, POOL, REACH, NoiseShaper
 from conftest import DOMAINS, clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -41,7 +41,7 @@ def test_indices_get_better(seed: int, error_bits: float, size: float) -> None:
 
     steps = np.abs(after - before)
     assert steps.max() <= REACH
-    assert cost(before) - cost(after) >= LEAST * steps.sum() - 1e-4 * cost(before)
+    assert cost(before) - cost(after) >= MIN_GAIN_BITS * steps.sum() - 1e-4 * cost(before)
     assert np.array_equal(before, np.rint(scaled))  # the argument is the caller's
 
 

@@ -5,7 +5,7 @@ import pytest
 from aldm.codec import Codec
 from aldm.format.container import read_records
 from conftest import DOMAINS, clip
-from test_codec import frame_errors
+from distances import frame_errors
 
 
 def without(data: bytes, *numbers: int) -> bytes:
