@@ -329,7 +329,7 @@ def bench(
             try:
                 own = [float(r) for r in rates.split(",")]
             except ValueError:
-                raise BenchError(f"bitrates of {spec} must be numbers in kbit/s, such as 6,9.5, not {rates!r}") from None
+                raise BenchError(f"bitrates of {spec} must be numbers in kbit/s, like 6,9.5, not {rates!r}") from None
         try:
             settings = obtain(spec).settings(own)
         except Missing as reason:
