@@ -9,8 +9,9 @@ import numpy as np
 
 from .metrics import METRICS, SAMPLE_RATE, Wave
 
-SHOWN = ("visqol", "mel", "kad_yamnet", "pesq", "stoi", "speaker_similarity", "distillmos")
+SHOWN = ("distillmos", "speaker_similarity", "pesq", "stoi", "visqol", "mel", "kad_yamnet")
 MARKERS = "osD^vPX*"
+COLUMNS = 4  # panels side by side
 
 
 def plot_curves(results: dict[str, Any], out: Path) -> list[Path]:
@@ -23,47 +24,43 @@ def plot_curves(results: dict[str, Any], out: Path) -> list[Path]:
     from matplotlib.ticker import LogLocator, NullFormatter
 
     summary = results["summary"]
-    domains = sorted({row["domain"] for row in summary})
+    domains = sorted({row["domain"] for row in summary}, reverse=True)
     codecs = list(dict.fromkeys(row["codec"] for row in summary))
     known = {m.name: m for m in METRICS}
-    metrics = [known[name] for name in SHOWN if any(name in row["metrics"] for row in summary)]
-    if not metrics:
+    panels = [
+        (domain, known[name])
+        for domain in domains
+        for name in SHOWN
+        if any(row["domain"] == domain and name in row["metrics"] for row in summary)
+    ]
+    if not panels:
         return []
-    figure = Figure(figsize=(3.4 * len(metrics) + 1.6, 2.8 * len(domains)), layout="constrained")
-    axes = figure.subplots(len(domains), len(metrics), squeeze=False)
+    height = -(-len(panels) // COLUMNS)
+    figure = Figure(figsize=(3.4 * COLUMNS + 1.6, 2.8 * height), layout="constrained")
+    axes = figure.subplots(height, COLUMNS, squeeze=False).ravel()
     lines: dict[str, Any] = {}
-    for axis_row, domain in zip(axes, domains, strict=True):
-        for axis, metric in zip(axis_row, metrics, strict=True):
-            for number, codec in enumerate(codecs):
-                mine = [
-                    r for r in summary if (r["codec"], r["domain"]) == (codec, domain) and metric.name in r["metrics"]
-                ]
-                points = sorted((r["kbps"], r["metrics"][metric.name]) for r in mine if r["kbps"] is not None)
-                style = dict(color=f"C{number}", label=codec)
-                if points:
-                    means = np.array([[m["mean"], m["mean"] - m["low"], m["high"] - m["mean"]] for _, m in points]).T
-                    lines[codec] = axis.errorbar(
-                        [rate for rate, _ in points],
-                        means[0],
-                        means[1:],
-                        marker=MARKERS[number % 8],
-                        ms=4,
-                        lw=1,
-                        **style,
-                    )
-                for ceiling in (r["metrics"][metric.name]["mean"] for r in mine if r["kbps"] is None):
-                    lines[codec] = axis.axhline(ceiling, ls=":", lw=1, **style)
-            if not axis.has_data():
-                axis.set_visible(False)
-                continue
-            axis.set_xscale("log")
-            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axis.xaxis.set_major_formatter("{x:g}")
-            axis.xaxis.set_minor_formatter(NullFormatter())
-            axis.tick_params(which="both", labelsize=7)
-            axis.grid(alpha=0.3)
-            axis.set_title(f"{domain}: {metric.label} ({metric.better} is better)", fontsize=7)
-            axis.set_xlabel("kbit/s", fontsize=8)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    for axis, (domain, metric) in zip(axes, panels, strict=False):
+        for number, codec in enumerate(codecs):
+            mine = [r for r in summary if (r["codec"], r["domain"]) == (codec, domain) and metric.name in r["metrics"]]
+            points = sorted((r["kbps"], r["metrics"][metric.name]) for r in mine if r["kbps"] is not None)
+            style = dict(color=f"C{number}", label=codec)
+            if points:
+                means = np.array([[m["mean"], m["mean"] - m["low"], m["high"] - m["mean"]] for _, m in points]).T
+                rates = [rate for rate, _ in points]
+                marker = MARKERS[number % 8]
+                lines[codec] = axis.errorbar(rates, means[0], means[1:], marker=marker, ms=4, lw=1, **style)
+            for ceiling in (r["metrics"][metric.name]["mean"] for r in mine if r["kbps"] is None):
+                lines[codec] = axis.axhline(ceiling, ls=":", lw=1, **style)
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.tick_params(which="both", labelsize=7)
+        axis.grid(alpha=0.3)
+        axis.set_title(f"{domain}: {metric.label} ({metric.better} is better)", fontsize=7)
+        axis.set_xlabel("kbit/s", fontsize=8)
     figure.legend(lines.values(), lines.keys(), loc="outside right upper", fontsize=8)
     paths = [out / "curves.svg", out / "curves.png"]
     for path in paths:

@@ -24,6 +24,7 @@ import soundfile as sf
 from ..codec.audio.reader import read_audio
 from ..codec.audio.suffixes import READABLE
 from ..codec.errors import AudioError
+from ..codec.processes import in_processes
 from .codecs import CEILINGS, DIFFUSIONS, AudioCodec, CodecError, Commands, Missing, make_codec
 from .metrics import (
     FAMILIES,
@@ -38,7 +39,6 @@ from .metrics import (
     fit_length,
     score,
 )
-from .pool import in_processes
 from .statistics import Row, add_distances, savings, summarize
 
 DOMAINS = {"speech": "speech", "music": "music", "env": "environment", "environment": "environment"}
@@ -326,9 +326,7 @@ def bench(
             try:
                 own = [float(r) for r in rates.split(",")]
             except ValueError:
-                raise BenchError(
-                    f"bitrates of {spec} must be numbers in kbit/s, such as 6,9.5, not {rates!r}"
-                ) from None
+                raise BenchError(f"bitrates of {spec} must be numbers in kbit/s, like 6,9.5, not {rates!r}") from None
         try:
             settings = obtain(spec).settings(own)
         except Missing as reason:

@@ -26,7 +26,7 @@ def markdown_table(results: dict[str, Any]) -> str:
     """
     parts = []
     for domain in DOMAINS:
-        rows = [row for row in results["summary"] if row["domain"] == domain]
+        rows = [row for row in results["summary"] if row["domain"] == domain and row["metrics"]]
         names = [name for name in COLUMNS if any(name in row["metrics"] for row in rows)]
         if not rows:
             continue

@@ -157,7 +157,7 @@ def batch(
                 place: dict[str, Any] = dict(scratch=partial, address=address, per_gpu=PER_GPU, device=device)
                 running = on_ray(function, tasks, jobs, worker.start, *given, **place)
             else:
-                from ..bench.pool import in_processes
+                from ..codec.processes import in_processes
 
                 cores = os.cpu_count() or 1
                 jobs = jobs or (cores if device in (None, "cpu") else min(cores, PER_GPU))
