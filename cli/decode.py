@@ -16,9 +16,10 @@ from .names import check_sound_name, output_name
 from .options import Command, force_option, render_options, sample_options
 from .rendering import Sound, load_codec, sample_format, say_damage, suffix_of
 
+MAX_DURATION_HOURS = 100.0
 GROUPS = {
     "Options": ("start", "duration", "original_rate", "device", "force", "help"),
-    "Output": ("bits", "as_float", "no_limiter", "raw", "strict", "quiet", "verbose"),
+    "Output": ("bits", "as_float", "no_limiter", "raw", "strict", "max_duration", "quiet", "verbose"),
     "Sound": ("vocoder", "layers", "refine", "model"),
     "AudioLDM 2 checkpoints": ("prompt", "from_step", "dtype", "emphasis", "match_loudness"),
 }
@@ -40,6 +41,14 @@ ssh there 'cat live.aldm' | aldm decode - - | aplay
 @sample_options
 @click.option("--raw", is_flag=True, help="Bare samples to standard output, without the header of a WAV.")
 @click.option("--strict", is_flag=True, help="Refuse a damaged file instead of decoding its intact parts.")
+@click.option(
+    "--max-duration",
+    type=click.FloatRange(min=0, min_open=True),
+    default=MAX_DURATION_HOURS,
+    show_default=True,
+    metavar="H",
+    help="Refuse to write more than so many hours: a file of 1 kB can claim that.",
+)
 @render_options
 @click.option("--model", "-m", metavar="M", help="Model folder; not needed if the file names its model.")
 @click.option("--prompt", metavar="TEXT", help="Another description than the file's, for its diffusion.")
@@ -63,6 +72,7 @@ def decode(
     prompt: str | None,
     from_step: int,
     strict: bool,
+    max_duration: float,
     raw: bool,
     model: str | None,
     force: bool,
@@ -92,7 +102,7 @@ def decode(
         import_torch()
         codec = load_codec(reader, model, {"vocoder": vocoder, **loading})
         detail(f"model {codec.model.name or model}, device {codec.model.device}")
-        decoder = codec.decoder(reader, strict, layers, refine, prompt, from_step)
+        decoder = codec.decoder(reader, strict, layers, refine, prompt, from_step, 3600 * max_duration)
         rate = header.sample_rate if original_rate else codec.sample_rate
         blocks = decoder.blocks(original_rate, start, duration)
         sound = Sound(blocks, rate, header.channels, sample_format(bits, as_float), not no_limiter)

@@ -172,29 +172,46 @@ def generate_file(
         assert model.denoiser is not None  # `_samples` made sure of it
         layer = layer_setting(model.denoiser, ddcm or DDCM(), None)
         return head + b"".join(random_records(model, layer, vectors, packet_vectors, seed))
-    model.with_prompt([], prompt, 0)  # refuses where there is no text
+    _text_unet(model, prompt)
     setting = ddcm or generation_setting()
     candidates = candidates or CANDIDATES
     return head + b"".join(generate_records(model, prompt, vectors, packet_vectors, seed, setting, candidates))
 
 
 def synthesize(
-    model: Any, prompt: str, negative: str, seconds: float, steps: int, seed: int, guidance: float, scheduler: str
+    model: CodecModel,
+    prompt: str,
+    negative: str,
+    seconds: float,
+    steps: int,
+    seed: int,
+    guidance: float,
+    scheduler: str,
 ) -> np.ndarray:
     """See `Codec.synthesize`."""
-    samples = _samples(model, seconds, seed)
-    model.with_prompt([], prompt, 0)
+    samples, unet = _samples(model, seconds, seed), _text_unet(model, prompt)
     if scheduler not in SCHEDULERS:
         raise ValueError(f"no scheduler {scheduler}; there are {', '.join(SCHEDULERS)}")
     if not 1 <= steps <= 1000 or not 0 <= guidance <= 100:
         raise ValueError("1 to 1000 steps, and guidance of 0 to 100")
     vectors = -(-samples // model.patch_samples)
-    latents = sample_latents(model.denoiser, prompt, negative, vectors, steps, seed, guidance, scheduler)
+    latents = sample_latents(unet, prompt, negative, vectors, steps, seed, guidance, scheduler)
     renderer = model.renderer()
     with torch.inference_mode():
         frames = model.frames(DecodedLatents(Latents(latents, 0.0)))
         pieces = [renderer.push(frames), renderer.flush()]
     return torch.cat(pieces, 1)[:, :samples].cpu().numpy()
+
+
+def _text_unet(model: CodecModel, prompt: str) -> UNet:
+    """The model's UNet, which takes text.
+
+    Raises:
+        ModelError: it has none.
+    """
+    model.with_prompt([], prompt, 0)  # refuses where there is no text
+    assert isinstance(model.denoiser, UNet)
+    return model.denoiser
 
 
 def random_records(model: CodecModel, layer: Layer, vectors: int, packet_vectors: int, seed: int) -> Iterator[bytes]:
@@ -214,14 +231,14 @@ def _records(layer: Layer, index: int, hops: int, picks: np.ndarray) -> Iterator
 
 
 def generate_records(
-    model: Any, prompt: str, vectors: int, packet_vectors: int, seed: int, ddcm: DDCM, candidates: int
+    model: CodecModel, prompt: str, vectors: int, packet_vectors: int, seed: int, ddcm: DDCM, candidates: int
 ) -> Iterator[bytes]:
     """Records of one channel that many latent vectors long; every packet is generated for itself.
 
     Args:
         model: an `AudioLDM2` with a UNet.
     """
-    unet, patch = model.denoiser, model.autoencoder.patch
+    unet, patch = _text_unet(model, prompt), model.autoencoder.patch
     bits = ddcm.codebook.bit_length() - 1
     level = unet.levels - 1
     layer = Layer(unet.fingerprint[:2], ddcm.seed, ddcm.steps, 0, ddcm.steps, ddcm.block, bits, 1, level)

@@ -102,7 +102,7 @@ class Decoder:
         if seconds > self.max_duration:
             raise ValueError(
                 f"{seconds / 3600:.1f} h of sound are more than the limit of {self.max_duration / 3600:g} h; "
-                "a larger max_duration allows it"
+                "a larger maximum duration allows it"
             )
 
     def length(self, original_rate: bool = False, start: float = 0.0, duration: float | None = None) -> int | None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ...format.entropy import Tables
 from ..levels import step_size
-
-if TYPE_CHECKING:
-    from .scalar import ScalarCodebook
+from ..nn.predictor import Predictor
 
 Bits = Callable[..., np.ndarray]  # of indices, and which channels they are
 
@@ -107,6 +106,27 @@ class Quantized(NamedTuple):
     latents: np.ndarray
 
 
+class Shaper(Protocol):
+    """Improves chosen indices; see `NoiseShaper`."""
+
+    def weights(self, latents: np.ndarray) -> np.ndarray: ...
+    def shape(
+        self, scaled: np.ndarray, indices: np.ndarray, bits: Bits, weights: np.ndarray, error_bits: float
+    ) -> np.ndarray: ...
+
+
+class Codebook(Protocol):
+    """What a `ScalarEncoder` needs of its codebook; see `ScalarCodebook`."""
+
+    tables: Tables
+    predictor: Predictor | None
+    shaper: Shaper | None
+
+    def steps(self, level: int) -> np.ndarray: ...
+    def predictions(self, level: int) -> Generator[Any, np.ndarray, None]: ...
+    def bits(self, classes: np.ndarray, indices: np.ndarray, level: int) -> float: ...
+
+
 class ScalarEncoder:
     """Quantises the latents of one encode with a scalar codebook.
 
@@ -118,7 +138,7 @@ class ScalarEncoder:
 
     rate_tolerance = 0.07
 
-    def __init__(self, codebook: ScalarCodebook):
+    def __init__(self, codebook: Codebook):
         self.codebook = codebook
         self._costs = dict[int, ClassCosts]()
         self._expectations = dict[tuple[bytes, int], np.ndarray]()

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ...format.entropy import Tables, decode_indices, encode_indices
 from ..levels import step_size
-from .rdo import Quantized, ScalarEncoder
-
-if TYPE_CHECKING:
-    from ..nn.predictor import Predictor
-    from .noise_shaping import NoiseShaper
+from ..nn.predictor import Predictor
+from .rdo import Quantized, ScalarEncoder, Shaper
 
 
 @dataclass
@@ -31,7 +28,7 @@ class ScalarCodebook:
     gains: np.ndarray
     tables: Tables
     predictor: Predictor | None = None
-    shaper: NoiseShaper | None = None
+    shaper: Shaper | None = None
 
     @property
     def levels(self) -> int:
