@@ -50,8 +50,9 @@ class OperatingPoint(NamedTuple):
         Args:
             tolerance: octaves that the quantiser can be steered by at the same rate.
         """
-        if overshoot < 2 ** (tolerance / 2):
-            return self._replace(bits_ratio=BUDGET_MARGIN * self.bits_ratio / overshoot)
+        bits_ratio = BUDGET_MARGIN * self.bits_ratio / overshoot
+        if overshoot < 2 ** (tolerance / 2) and bits_ratio > 2 ** (-2 * tolerance):
+            return self._replace(bits_ratio=bits_ratio)
         rate = max(0.0, self.rate - octave(self.rate) * math.log2(overshoot) - RESOLUTION / 2)
         return OperatingPoint.at(rate, self.bits_ratio)
 
