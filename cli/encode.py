@@ -29,7 +29,7 @@ from .names import check_encoded_name, output_name
 from .options import Command, force_option, rate_options
 
 LOW_LATENCY = 0.32  # seconds in a packet
-UNUSED = 0.9  # of a bitrate: what takes less at the finest quality is said
+UNUSED = 0.9  # of a bitrate: if the finest quality takes less, a note says so
 
 GROUPS = {
     "Options": ("bitrate", "quality", "model", "device", "force", "help"),

@@ -101,7 +101,7 @@ def output_file(
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove files that runs left which were killed: nobody holds their lock."""
+    """Remove temporary files of killed runs: their locks are free."""
     for path in folder.glob(f"{TEMPORARY}*"):
         with contextlib.suppress(OSError):
             if path.is_file() and time.time() - path.stat().st_mtime > STALE_SECONDS:

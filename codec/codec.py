@@ -343,7 +343,7 @@ class Codec:
         candidates: int | None = None,
         comments: Iterable[str] = (),
     ) -> bytes:
-        """A file of sound that nobody made: DDCM whose picks are random, or lead where a prompt says.
+        """Unconditional generation: a DDCM file whose picks are random, or led by a prompt.
 
         Args:
             seconds: its duration, up to an hour.

@@ -95,7 +95,7 @@ class CodecModel(Protocol):
         mel: the front-end.
         autoencoder: the transform.
         codebook: the quantiser.
-        default_quality: level where nothing else is asked for.
+        default_quality: level if no rate is given.
         denoiser: for diffusion, if there is one.
         vectors: codebook of the tokens of fixed rate, if there is one.
         name: for messages.

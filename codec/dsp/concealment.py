@@ -3,13 +3,13 @@
 Per bin of the spectrum, the background is a low quantile of what was heard on either side: room and steady tones stay,
 words and beats go. On 43 clips that lost one packet of 1.28 s or two (`python -m aldm.bench.concealment`):
 
-    speech, music, other sounds    log-mel error    ViSQOL
-    this                           .32  .21  .27    1.38  3.90  4.20
-    silence                        .82  .58  .67    1.37  3.87  4.16
-    the packet before once more    .43  .24  .32    1.47  3.90  4.16
-    nothing lost                   .14  .14  .17    2.99  4.04  4.38
+    speech, music, other sounds    log-mel error       ViSQOL
+    this                           0.32  0.21  0.27    1.38  3.90  4.20
+    silence                        0.82  0.58  0.67    1.37  3.87  4.16
+    the packet before once more    0.43  0.24  0.32    1.47  3.90  4.16
+    nothing lost                   0.14  0.14  0.17    2.99  4.04  4.38
 
-In the same order, STOI of speech is .57 .43 .48 .84, and PESQ 1.40 1.33 1.24 2.16: not every metric hears the
+In the same order, STOI of speech is 0.57 0.43 0.48 0.84, and PESQ 1.40 1.33 1.24 2.16: not every metric hears the
 difference there. A higher quantile scores the same and babbles.
 """
 

@@ -41,7 +41,7 @@ class OperatingPoint(NamedTuple):
 
     @classmethod
     def fixed(cls, level: int) -> OperatingPoint:
-        """A level that was asked for, whatever it takes."""
+        """A requested level, whatever it takes."""
         return cls(0.0, level)
 
     def coarser(self, overshoot: float, tolerance: float) -> OperatingPoint:
@@ -123,7 +123,7 @@ class RateController:
         """What `encode` writes at a point, or at coarser ones until it takes at most `budget` bytes.
 
         Args:
-            steer: a little less is first asked of the quantiser, at the same rate.
+            steer: first steer the quantiser to a few bits less, at the same rate.
         """
         while True:
             data = encode(point)

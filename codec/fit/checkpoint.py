@@ -79,8 +79,8 @@ def fit_checkpoint(
         codes, level = vectors.codes.astype(np.float16), np.array(vectors.level, np.int32)
         save_arrays(dict(codes=codes, level=level), out / VECTORS)
     if isinstance(model.denoiser, UNet) and all(map(model.checkpoint.has, PARTS)):
-        told = embed(model.checkpoint, "", model.device, model.dtype)
-        save_file({k: v.float().cpu().contiguous() for k, v in told._asdict().items()}, out / CONDITION)
+        conditioning = embed(model.checkpoint, "", model.device, model.dtype)
+        save_file({k: v.float().cpu().contiguous() for k, v in conditioning._asdict().items()}, out / CONDITION)
     return AudioLDM2.from_pretrained(out, device, dtype)
 
 

@@ -14,7 +14,7 @@ class TrainingLog:
 
     Args:
         folder: None: nothing is written.
-        say: is told a line.
+        say: called with a line.
     """
 
     def __init__(self, folder: Path | None, say: Callable[[str], None]):

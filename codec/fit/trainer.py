@@ -45,7 +45,7 @@ class Trainer:
     Attributes:
         folder: for the checkpoint, from which a stopped run goes on.
         steps: of gradient descent.
-        log: told what happens.
+        log: of the run.
         name: of the checkpoint.
         batch_size: examples in a step.
         seed: of the examples.

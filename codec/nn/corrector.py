@@ -21,10 +21,10 @@ MAX_PROJECTION_GAIN = 20.0  # most that a mel band is raised or lowered by a pro
 
 
 class Corrector(nn.Module):
-    """Waveform of Griffin-Lim, the log-mel that was asked for and the quantiser's step -> a better waveform.
+    """Waveform of Griffin-Lim, the decoded log-mel and the quantiser's step -> a better waveform.
 
     Griffin-Lim finds phases for magnitudes that no waveform has exactly, and what it returns has neither the envelopes
-    nor the valleys between harmonics that were asked for. Convolutions see its short-time spectrum, the course of its
+    nor the valleys between harmonics of the decoded magnitudes. Convolutions see its short-time spectrum, the course of its
     phases and the log-mel, and say for each value how much to raise and to turn it. That correction starts at zero.
     Then the spectrum is projected back onto the decoded mel bands: they are what a file says, and what ViSQOL compares.
 
@@ -66,7 +66,7 @@ class Corrector(nn.Module):
 
         Args:
             wave: [B, T * hop_length + 2 * pad] with `pad` of its own front-end; T a multiple of STRIDE.
-            magnitudes: [B, n_fft // 2 + 1, T], what Griffin-Lim was asked for.
+            magnitudes: [B, n_fft // 2 + 1, T], decoded, the input of Griffin-Lim.
             step: [B, T], the quantiser's.
             scale: [B, T], what normalised magnitudes and waveform have been multiplied by.
         Returns:

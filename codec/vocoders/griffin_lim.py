@@ -1,4 +1,4 @@
-"""Fast Griffin-Lim: a waveform whose STFT magnitudes are as asked. Needs no training."""
+"""Fast Griffin-Lim: a waveform for given STFT magnitudes. Needs no training."""
 
 from __future__ import annotations
 
