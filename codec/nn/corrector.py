@@ -24,8 +24,8 @@ class Corrector(nn.Module):
     """Waveform of Griffin-Lim, the decoded log-mel and the quantiser's step -> a better waveform.
 
     Griffin-Lim finds phases for magnitudes that no waveform has exactly, and what it returns has neither the envelopes
-    nor the valleys between harmonics of the decoded magnitudes. Convolutions see its short-time spectrum, the course of its
-    phases and the log-mel, and say for each value how much to raise and to turn it. That correction starts at zero.
+    nor the valleys between harmonics of the decoded magnitudes. Convolutions see its short-time spectrum, the course of
+    its phases and the log-mel, and say for each value how much to raise and to turn it. That correction starts at zero.
     Then the spectrum is projected back onto the decoded mel bands: they are what a file says, and what ViSQOL compares.
 
     Args:
