@@ -111,5 +111,5 @@ def test_max_duration(loud: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     """A small file that claims much sound cannot fill a disk."""
     result = aldm("decode", loud[0], tmp_path / "out.wav", "--max-duration", "0.0005")
     assert result.returncode == 2
-    assert b"more than the limit" in result.stderr
+    assert b"larger maximum duration" in result.stderr
     assert not (tmp_path / "out.wav").exists()
