@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..codec.checkpoint import Notice
 from ..codec.codec import Codec
+from ..codec.errors import AldmWarning
+from ..codec.values import DecodedLatents, Latents
 
 SECONDS = 10.24
 
@@ -93,27 +94,29 @@ def measure(folder: Path, device: str, dtype: str | None, text: bool) -> None:
     model: Any = codec.model
     rng = np.random.default_rng(0)
     wave = (rng.normal(size=round(SECONDS * 16000)) * 0.1).astype(np.float32)
-    (packet,) = timed("mel + VAE encoder", lambda: list(codec._encoder.analyze([wave[None]])))
-    rng_latents = rng.normal(size=packet.latents[0].shape).astype(np.float32)  # those of random weights say nothing
+    (packet,) = timed("mel + VAE encoder", lambda: list(codec.analyze(wave, 16000)))
+    rng_latents = rng.normal(size=packet.channels[0].latents.shape).astype(
+        np.float32
+    )  # those of random weights say nothing
     coded = timed("quantiser, one level", lambda: model.codebook.quantize(rng_latents, 22))
     payload = timed("entropy coder, writing", lambda: model.codebook.pack([coded[:2]], 22))
     vectors = len(coded.indices)
     timed("entropy coder, reading", lambda: model.codebook.unpack(payload, 1, vectors, 22))
     latents = torch.from_numpy(coded.latents)[None]
-    frames = timed("VAE decoder", lambda: model.frames(latents, 1.0))
+    frames = timed("VAE decoder", lambda: model.frames(DecodedLatents(Latents(latents, 1.0))))
     for name in model.vocoders:
         vocoder = model.with_vocoder(name)
 
-        network = vocoder.vocoder()
+        network = vocoder.renderer()
         timed(name, lambda vocoder=network: (vocoder.push(frames), vocoder.flush()))  # type: ignore[misc]
     unet = model.denoiser
-    sigma = unet.weights.sigmas[500:501]
+    sigma = unet.runtime.sigmas[500:501]
     step, level = torch.tensor([14.0]), torch.tensor([-1])
     timed("UNet, one step", lambda: unet(latents, sigma, latents, level, step))
     if text:
-        from ..codec.text import text_stack
+        from ..codec.audioldm2.text import text_stack
 
-        stack = text_stack(unet.weights.checkpoint, device, model.dtype)
+        stack = text_stack(unet.runtime.checkpoint, device, model.dtype)
         timed("a prompt", lambda: stack.encode_prompt("techno with a strong beat", device, 1, False))
 
 
@@ -126,7 +129,7 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    warnings.simplefilter("ignore", Notice)
+    warnings.simplefilter("ignore", AldmWarning)
     options.folder.mkdir(parents=True, exist_ok=True)
     write(options.folder, options.text)
     measure(options.folder, options.device, options.dtype, options.text)

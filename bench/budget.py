@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from ..codec.audio import read_audio
+from ..codec.audio.reader import read_audio
 from ..codec.codec import Codec
 from ..format.container import HEADER_SIZE
 from ..format.entropy import decode_indices

@@ -80,7 +80,8 @@ class Aldm:
 
     def __init__(self, argument: str = "", vocoder: str | None = None):
         from ..codec import Codec
-        from ..codec.folder import VOCODER, ModelError, find_model, fingerprint
+        from ..codec.errors import ModelError
+        from ..codec.model_folder import VOCODER, find_model, fingerprint
 
         self.name = "aldm" + (f":{argument}" if argument else "")
         try:
@@ -106,7 +107,7 @@ class AldmDiffusion(Aldm):
     """This codec's embedded model with its denoiser: aldm-refine, aldm-both or aldm-ddcm; the argument is its steps."""
 
     def __init__(self, name: str, argument: str = ""):
-        from ..codec.folder import DENOISER_FILES, find_model, fingerprint
+        from ..codec.model_folder import DENOISER_FILES, find_model, fingerprint
 
         super().__init__()
         if argument and not argument.isdigit():
@@ -176,7 +177,8 @@ class ExactMel(Aldm):
         """As `Encoder` and `Decoder` do it, in one packet and without quantisation."""
         import torch
 
-        from ..codec.quantizer import step_size
+        from ..codec.levels import step_size
+        from ..codec.values import Frames
 
         model = self.codec.model
         gain = 0.5 / max(float(np.abs(wave).max()), 1e-5)
@@ -184,7 +186,7 @@ class ExactMel(Aldm):
         with torch.inference_mode():
             mel = self._mel(model.mel(torch.from_numpy(padded)[None]))
             finest = float(step_size(model.codebook.levels - 1))
-            decoded = model.synthesize(model.framed(model.magnitudes(mel, torch.full((1,), finest)), finest))[0]
+            decoded = model.synthesize(Frames.of(model.magnitudes(mel, torch.full((1,), finest)), finest))[0]
         return decoded[: len(wave)].numpy() / np.float32(gain)
 
 
@@ -198,7 +200,7 @@ class Unquantized(ExactMel):
     def _mel(self, mel: Any) -> Any:
         import torch
 
-        from ..codec.quantizer import step_size
+        from ..codec.levels import step_size
 
         autoencoder = self.codec.model.autoencoder
         finest = torch.full((1,), float(step_size(self.codec.levels - 1)))

@@ -12,7 +12,7 @@ from typing import Any
 import click
 import numpy as np
 
-from ..codec.audio import read_audio
+from ..codec.audio.reader import read_audio
 from .codecs import run_command
 
 COMMAND = [sys.executable, "-m", "aldm.cli"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from ..codec.audio import read_audio
+from ..codec.audio.reader import read_audio
 from ..codec.codec import Codec
 from .metrics import Wave, score
 

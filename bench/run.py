@@ -21,6 +21,10 @@ from urllib.parse import quote
 import numpy as np
 import soundfile as sf
 
+from ..codec.audio.reader import read_audio
+from ..codec.audio.suffixes import READABLE
+from ..codec.errors import AudioError
+from ..codec.processes import in_processes
 from .codecs import CEILINGS, DIFFUSIONS, AudioCodec, CodecError, Commands, Missing, make_codec
 from .metrics import (
     FAMILIES,
@@ -35,10 +39,8 @@ from .metrics import (
     fit_length,
     score,
 )
-from .pool import in_processes
 from .statistics import Row, add_distances, savings, summarize
 
-SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"}
 DOMAINS = {"speech": "speech", "music": "music", "env": "environment", "environment": "environment"}
 SHORTEST = 0.5  # seconds; the metrics need some
 ORIGINAL = "original"
@@ -61,7 +63,7 @@ def find_clips(sources: Sequence[Path]) -> list[Path]:
     """
     clips: list[Path] = []
     for source in sources:
-        inside = sorted(p for p in source.iterdir() if p.suffix.lower() in SUFFIXES) if source.is_dir() else [source]
+        inside = sorted(p for p in source.iterdir() if p.suffix.lower() in READABLE) if source.is_dir() else [source]
         clips += inside
     if not clips:
         raise BenchError(f"no audio files in {', '.join(map(str, sources))}")
@@ -82,15 +84,10 @@ def load(clip: Path) -> Wave:
     Raises:
         BenchError: no audio, too short or silent.
     """
-    import soxr
-
     try:
-        wave, rate = sf.read(clip, dtype="float32", always_2d=True)
-    except (OSError, sf.SoundFileError) as error:
+        mono = read_audio(clip, SAMPLE_RATE).mean(0)
+    except (OSError, AudioError) as error:
         raise BenchError(f"not readable audio: {error}") from error
-    mono = wave.mean(1)
-    if rate != SAMPLE_RATE:
-        mono = soxr.resample(mono, rate, SAMPLE_RATE)
     if len(mono) < SHORTEST * SAMPLE_RATE or not np.isfinite(mono).all() or not np.abs(mono).max() > 1e-4:
         raise BenchError(f"shorter than {SHORTEST} s, silent, or not finite")
     return mono.astype(np.float32)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ..codec.codec import Codec
-from ..codec.gain import PEAK
-from ..codec.griffin_lim import griffin_lim
-from ..codec.mel import LogMel
+from ..codec.dsp.loudness import PEAK
+from ..codec.dsp.mel import LogMel
+from ..codec.vocoders.griffin_lim import griffin_lim
 from .metrics import Wave, align, log_mel, waveform_metrics
 
 COLUMNS = ("SNR, dB", "correlation", "mel distance")

@@ -16,7 +16,7 @@ from typing import Any
 import click
 import numpy as np
 
-from ..codec.audio import read_audio
+from ..codec.audio.reader import read_audio
 from ..codec.codec import Codec
 from ..codec.device import find_device
 from .codecs import CHECKPOINTS, Missing, Opus, TransformersCodec
@@ -130,7 +130,7 @@ def stages(wave: np.ndarray) -> dict[str, float]:
         codec.decode(codec.encode(wave, 16000, bitrate=1.5))
     wanted = {
         ("analysis.py", "analyze_windows"): "encode: mel and autoencoder",
-        ("encoder.py", "fit_bitrate"): "encode: search for the bitrate",
+        ("rate_control.py", "search"): "encode: search for the bitrate",
         ("encoder.py", "_pack"): "encode: quantise, loudness, entropy coding",
         ("entropy.py", "decode_indices"): "decode: entropy coding",
         ("model.py", "decode_mel"): "decode: autoencoder (also in the encoder's loudness)",

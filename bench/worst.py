@@ -22,7 +22,7 @@ import click
 import numpy as np
 from safetensors.numpy import load_file
 
-from ..codec.folder import DENOISER_FILES, TABLES, find_model, fingerprint
+from ..codec.model_folder import DENOISER_FILES, TABLES, find_model, fingerprint
 from ..format.container import (
     COMMENT,
     END,

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 import click
 
-from ..codec.checkpoint import Notice
+from ..codec.errors import AldmWarning
 
 MODEL_HELP = "Model in the package, model folder, or AudioLDM 2: music, speech, large."
 DEVICE_HELP = "Where networks run: cpu (default), cuda, ...; auto: a GPU if there is one."
@@ -51,7 +51,7 @@ def loading_options(*names: str) -> Callable[[Callable[..., None]], Callable[...
         def wrapper(**options: Any) -> None:
             loading = {name: value for name in wanted if (value := options.pop(name)) is not None}
             with warnings.catch_warnings():
-                warnings.simplefilter("always", Notice)
+                warnings.simplefilter("always", AldmWarning)
                 warnings.showwarning = _show(warnings.showwarning)
                 command(loading=loading, **options)
 
@@ -66,7 +66,7 @@ def _show(otherwise: Callable[..., None]) -> Callable[..., None]:
     def show(
         message: Warning | str, category: type[Warning], file: str, line: int, out: TextIO | None = None, *more: Any
     ) -> None:
-        if issubclass(category, Notice):
+        if issubclass(category, AldmWarning):
             click.echo(f"note: {message}", err=True)
         else:
             otherwise(message, category, file, line, out, *more)

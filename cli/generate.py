@@ -1,4 +1,4 @@
-"""`aldm generate`: sound that nobody made, at random or after a text."""
+"""`aldm generate`: unconditional generation, or generation from a text."""
 
 from __future__ import annotations
 
@@ -9,41 +9,61 @@ import click
 
 from .checkpoint import MODEL_HELP, loading_options
 from .files import output_file
+from .messages import naming, printable, say, verbosity_options
+from .options import Command, force_option
 
 TEXT_STEPS = 200
 FOR_AUDIO = ("guidance", "negative", "scheduler", "vocoder", "emphasis", "match_loudness")
 
 
-@click.command()
+GROUPS = {
+    "Options": ("seconds", "seed", "steps", "model", "device", "force", "help"),
+    "With a PROMPT": ("negative", "guidance", "scheduler", "candidates", "vocoder"),
+    "AudioLDM 2 checkpoints": ("dtype", "emphasis", "match_loudness"),
+}
+EXAMPLES = """
+aldm generate noise.aldm --seconds 5 --seed 3
+aldm generate "techno with a strong beat" beat.wav --model music --steps 200
+"""
+
+
+@click.command(cls=Command, groups=GROUPS, examples=EXAMPLES)
 @click.argument("words", nargs=-1, required=True, metavar="[PROMPT] OUT")
 @click.option("--seconds", type=click.FloatRange(0.01, 3600), default=10.0, show_default=True, help="Duration.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the randomness.")
 @click.option(
-    "--steps", type=click.IntRange(2, 1000), help=f"Of the diffusion.  [default: 14; with PROMPT {TEXT_STEPS}]"
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of the random numbers."
+)
+@click.option(
+    "--steps", type=click.IntRange(2, 1000), help=f"Diffusion steps.  [default: 14; with PROMPT {TEXT_STEPS}]"
 )
 @click.option("--model", "-m", metavar="M", help=MODEL_HELP)
-@click.option("--negative", default="", metavar="TEXT", help="What the sound shall not be.")
+@click.option("--negative", default="", metavar="TEXT", help="Description of what the sound shall not be.")
 @click.option(
-    "--guidance", type=click.FloatRange(0, 100), default=3.5, show_default=True, help="How much PROMPT counts."
+    "--guidance",
+    type=click.FloatRange(0, 100),
+    default=3.5,
+    show_default=True,
+    help="Weight of PROMPT (classifier-free guidance).",
 )
 @click.option(
     "--scheduler",
     type=click.Choice(["ddim", "dpm", "euler", "lms", "pndm", "unipc"]),
     default="ddim",
     show_default=True,
-    help="Of diffusers.",
+    help="Scheduler of diffusers.",
 )
 @click.option(
     "--candidates",
     type=click.IntRange(1, 4096),
     metavar="N",
-    help="For .aldm: random picks among which PROMPT chooses each.  [default: 64]",
+    help="For .aldm: number of random picks from which PROMPT chooses.  [default: 64]",
 )
 @click.option(
     "--vocoder", type=click.Choice(["hifi-gan", "hybrid", "griffin-lim"]), help="For a WAV.  [default: hifi-gan]"
 )
-@click.option("--force", "-f", is_flag=True, help="Replace OUT if it exists.")
+@force_option
 @loading_options("emphasis", "match_loudness")
+@verbosity_options
 def generate(
     words: tuple[str, ...],
     seconds: float,
@@ -58,9 +78,9 @@ def generate(
     force: bool,
     loading: dict[str, Any],
 ) -> None:
-    """Write an .aldm file OUT of sound that nobody made: a diffusion whose noise is picked at random.
+    """Generate an .aldm file OUT by diffusion from random noise.
 
-    With a PROMPT and an AudioLDM 2 model that has its text encoders: the sound that it describes. OUT is an .aldm file,
+    With a PROMPT and an AudioLDM 2 model that has its text encoders: the sound that it describes. OUT is an .aldm file
     whose picks the prompt led (DDCM; --candidates, up to 255 steps), or audio such as WAV (--guidance, --negative,
     --scheduler).
     """
@@ -78,7 +98,7 @@ def generate(
             raise click.UsageError(f"--{name.replace('_', '-')} is {'not ' * to_file}for .aldm files")
     if prompt is None and candidates is not None:
         raise click.UsageError("--candidates is for a PROMPT")
-    with output_file(target, force) as out:
+    with naming(target), output_file(target, force) as out:
         from ..codec.codec import Codec
 
         if vocoder is not None:
@@ -87,14 +107,16 @@ def generate(
         if to_file:
             data = _file(codec, seconds, seed, steps, prompt, candidates)
             out.write(data)
-            click.echo(f"{seconds:.2f} s, {len(data)} bytes", err=True)
+            say(f"{printable(target)}: {seconds:.2f} s, {len(data)} bytes")
         else:
-            from ..codec.audio import write_audio
+            from .rendering import Sound
 
             options: dict[str, Any] = {"guidance": guidance, "negative": negative, "scheduler": scheduler}
             wave = codec.synthesize(str(prompt), seconds, seed, steps=steps or TEXT_STEPS, **options)
-            samples = write_audio(out, iter([wave]), codec.sample_rate, 1, Path(target).suffix, lambda done: None)
-            click.echo(f"{samples / codec.sample_rate:.2f} s", err=True)
+            sound = Sound([wave], codec.sample_rate, 1, "s16", True)
+            samples = sound.write(out, Path(target).suffix, lambda done: None, list)
+            sound.say_limited(target)
+            say(f"{printable(target)}: {samples / codec.sample_rate:.2f} s")
 
 
 def _given(name: str, loading: dict[str, Any]) -> bool:
@@ -106,7 +128,7 @@ def _given(name: str, loading: dict[str, Any]) -> bool:
 def _file(
     codec: Any, seconds: float, seed: int, steps: int | None, prompt: str | None, candidates: int | None
 ) -> bytes:
-    from ..codec.diffusion import DDCM
+    from ..codec.diffusion.ddcm import DDCM
 
     if prompt is None:
         return codec.generate(seconds, seed, DDCM(steps or DDCM.steps))

@@ -11,6 +11,8 @@ import click
 from ..format import container
 from ..format.stream import read_stream
 from .files import read_input
+from .messages import PARTIAL, naming, printable
+from .options import Command
 
 
 def describe(data: bytes) -> dict[str, Any]:
@@ -23,15 +25,16 @@ def describe(data: bytes) -> dict[str, Any]:
     header, samples = stream.header, stream.samples
     payload = sum(len(packet.payload) for packet in stream.packets.values())
     layers = sum(map(len, stream.layers.values()))
-    from ..codec.checkpoint import MODEL_TAG, licence_of, tagged
-    from ..codec.folder import model_with
+    from ..codec.audioldm2.checkpoint import licence_of
+    from ..codec.model_folder import model_with
+    from ..codec.tags import MODEL_TAG, comment_value
 
     qualities = sorted({p.quality for p in stream.packets.values() if p.quality is not None})
     seconds = None if samples is None else samples / header.sample_rate
     return {
         "format": f"{header.version[0]}.{header.version[1]}",
         "model": header.model.hex(),
-        "model_name": model_with(header.model) or tagged(stream.comments, MODEL_TAG),
+        "model_name": model_with(header.model) or comment_value(stream.comments, MODEL_TAG),
         "sample_rate": header.sample_rate,
         "channels": header.channels,
         "samples": samples,
@@ -55,23 +58,20 @@ def describe(data: bytes) -> dict[str, Any]:
     }
 
 
-def _printable(text: str) -> str:
-    return text if text.isprintable() else repr(text)
-
-
-@click.command()
+@click.command(cls=Command, examples="aldm info talk.aldm\naldm info talk.aldm --json | jq .kbps")
 @click.argument("source", metavar="FILE")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")
 def info(source: str, as_json: bool) -> None:
     """Show what an .aldm file holds, without decoding it. Exit code 3 if it is damaged."""
-    facts = describe(read_input(source))
+    with naming(source):
+        facts = describe(read_input(source))
     if as_json:
         click.echo(json.dumps(facts, indent=2))
     else:
         size = facts["bytes"]
         length = f"{facts['seconds']:.2f} s" if facts["seconds"] is not None else "unknown length"
         rate = f"{facts['kbps']:.3f} kbit/s" if facts["kbps"] else "unknown bitrate"
-        name = _printable(facts["model_name"] or "unknown")
+        name = printable(facts["model_name"] or "unknown")
         click.echo(f"format     .aldm {facts['format']}, model {name} ({facts['model']})")
         click.echo(f"audio      {length}, {facts['channels']} x {facts['sample_rate']} Hz")
         quality = f"quality {facts['quality']}"
@@ -86,10 +86,10 @@ def info(source: str, as_json: bool) -> None:
             f"bytes      {size['file']}: header {size['header']}, framing {size['framing']}, payload {size['payload']}"
         )
         for comment in facts["comments"]:
-            click.echo(f"comment    {_printable(comment)}")
+            click.echo(f"comment    {printable(comment)}")
         if facts["weights_licence"]:
             click.echo(f"licence    of the model's weights: {facts['weights_licence']}")
         for line in facts["damage"]:
             click.echo(f"damage     {line}")
     if facts["damage"]:
-        sys.exit(3)
+        sys.exit(PARTIAL)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from ..codec.audio.wav import WavSamples
     from ..codec.codec import Codec
-    from ..codec.pcm import Format
+
+BLOCK_SECONDS = 0.1
 
 
-def encode_live(
-    codec: Codec, source: BinaryIO, form: Format, out: BinaryIO, options: dict[str, Any]
-) -> tuple[float, int]:
+def encode_live(codec: Codec, source: WavSamples, out: BinaryIO, options: dict[str, Any]) -> tuple[float, int]:
     """Encode samples until their stream ends or Ctrl-C; every packet goes out at once.
 
     Returns:
         seconds and bytes.
     """
-    from ..codec.pcm import read_blocks
-
+    form = source.header.form
     encoder = codec.stream(form.sample_rate, form.channels, **options)
     stopped = reading = False
 
@@ -30,7 +32,7 @@ def encode_live(
             raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, stop)
-    blocks = read_blocks(source, form)
+    blocks = source.blocks(BLOCK_SECONDS)
     try:
         while not stopped:
             reading = True
@@ -51,20 +53,13 @@ def encode_live(
     return encoder.samples / form.sample_rate, encoder.bytes
 
 
-def stream_format(start: bytes, source: BinaryIO) -> Format | None:
-    """What comes on a stream after its first 12 bytes, if it is WAV; it stands at the first sample then."""
-    from ..codec.pcm import read_wav_header
-
-    return read_wav_header(source, start) if start[:4] == b"RIFF" and start[8:] == b"WAVE" else None
-
-
-def play(out: BinaryIO, blocks: Any, header: bytes) -> int:
-    """Write samples as they come, as 16-bit PCM behind a header; count them."""
-    from ..codec.pcm import pcm16
+def write_live(out: BinaryIO, blocks: Iterable[np.ndarray], header: bytes, sample: str) -> int:
+    """Write samples as they come, as PCM behind a header; count them."""
+    from ..codec.audio.pcm import to_bytes
 
     count = 0
     for block in blocks:
-        out.write(header + pcm16(block))
+        out.write(header + to_bytes(block, sample))
         out.flush()
         header, count = b"", count + block.shape[1]
     return count

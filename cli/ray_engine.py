@@ -1,4 +1,4 @@
-"""Ray as the engine of `aldm batch`: as `bench.pool.in_processes`, with workers anywhere in a cluster."""
+"""Ray as the engine of `aldm batch`: as `codec.processes.in_processes`, with workers anywhere in a cluster."""
 
 from __future__ import annotations
 

@@ -9,9 +9,10 @@ from typing import Any
 import click
 import numpy as np
 
-from ..codec.token_shards import SUFFIXES, write_shard
+from ..codec.tokens.shards import SUFFIXES, write_shard
 from .files import output_file
-from .ledger import NOT_DONE, Row
+from .messages import printable
+from .run_log import NOT_DONE, Row
 
 
 def assign(rows: list[Row], log: dict[str, Row], out: Path, kind: str, size: int, force: bool) -> None:
@@ -76,8 +77,9 @@ class Shards:
             return []
         members, target = self._members.pop(row["target"]), self._out / row["target"]
         if clips := [member for member in members if not member["error"]]:
+            named = [clip | {key: printable(clip[key]) for key in ("name", "path")} for clip in clips]
             with output_file(str(target), force=True, partial=self._partial) as file:
-                write_shard(file, self._kind, target.stem, clips, self._facts)
+                write_shard(file, self._kind, target.stem, named, self._facts)
             for clip in clips:
                 clip["bytes"] = target.stat().st_size
         for member in members:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .codec import Codec as Codec
-    from .token_dataset import TokenDataset as TokenDataset
+    from .tokens.dataset import TokenDataset as TokenDataset
 
 __all__ = ["Codec", "TokenDataset"]
 
@@ -17,7 +17,7 @@ def __getattr__(name: str) -> Any:
 
         return Codec
     if name == "TokenDataset":
-        from .token_dataset import TokenDataset
+        from .tokens.dataset import TokenDataset
 
         return TokenDataset
     raise AttributeError(name)

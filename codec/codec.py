@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,24 +13,31 @@ from torch import Tensor
 
 from ..format import container
 from ..format.container import Header
-from ..format.index import LEAST as INDEX_BYTES
+from ..format.index import MIN_RECORD_BYTES as INDEX_BYTES
 from ..format.index import join_records
 from ..format.stream import StreamReader
-from .analysis import Spool
-from .audio import AudioReader
-from .checkpoint import PROMPT_TAG, foreign_tags, is_checkpoint
-from .decoder import Decoder
-from .diffusion import DDCM
-from .encoder import Encoder, Gains
-from .folder import ModelError
-from .live import LiveEncoder
+from .arguments import check_layers, check_quality, check_rate
+from .audio.reader import AudioReader
+from .audioldm2.checkpoint import is_checkpoint
+from .context import each_in_own_context, in_own_context
+from .decoding.decoder import MAX_DURATION, Decoder
+from .diffusion.ddcm import DDCM
+from .encoding.analysis import AnalyzedPacket, Analyzer, Spool
+from .encoding.encoder import Encoder, Gains
+from .encoding.live import LiveEncoder
+from .encoding.rate_control import OperatingPoint
+from .errors import ModelError
+from .hub import download_model, is_repository
+from .levels import step_size
 from .model import Model
-from .quantizer import step_size
-from .tokens import packet_tokens, token_latents, vector_codebook
+from .stages import CodecModel
+from .tags import PROMPT_TAG, without_reserved_tags
+from .tokens.tokens import packet_tokens, token_latents, vector_codebook
+from .values import DecodedLatents, Latents
 
-Progress = Callable[[float], None]  # told the seconds of audio that are done
+Progress = Callable[[float], None]  # called with the seconds of audio that are done
 
-LEAST_SECONDS, PACKET_SECONDS = 0.16, 10.24
+MIN_PACKET_SECONDS, PACKET_SECONDS = 0.16, 10.24
 
 
 class Codec:
@@ -48,30 +55,37 @@ class Codec:
         levels: number of quality levels: `quality` is 0 .. levels - 1.
     """
 
-    def __init__(self, model: Model, packet_seconds: float = PACKET_SECONDS, vocoder: str | None = None):
-        if not LEAST_SECONDS <= packet_seconds <= PACKET_SECONDS:
-            raise ValueError(f"packets last {LEAST_SECONDS} to {PACKET_SECONDS} s, not {packet_seconds:g}")
+    def __init__(self, model: CodecModel, packet_seconds: float = PACKET_SECONDS, vocoder: str | None = None):
+        if not MIN_PACKET_SECONDS <= packet_seconds <= PACKET_SECONDS:
+            raise ValueError(f"packets last {MIN_PACKET_SECONDS} to {PACKET_SECONDS} s, not {packet_seconds:g}")
         self.model = model = model.with_vocoder(vocoder)
         self.sample_rate = model.mel.sample_rate
         self.levels = model.codebook.levels
         vectors = math.ceil(packet_seconds * container.HOPS_PER_SECOND / model.autoencoder.patch)
         self._packet_hops = vectors * model.autoencoder.patch
-        self._encoder = Encoder(model, vectors)
+        self._analyzer = Analyzer(model, vectors)
 
     @classmethod
+    @in_own_context
     def from_pretrained(cls, model: str | Path | None = None, **options: Any) -> Codec:
         """The codec of an embedded model (by name; None is the default), a model folder, or an AudioLDM 2 checkpoint.
 
         Args:
-            model: a name in the package; "music", "speech", "large" or the hub's name of such a checkpoint; a folder.
-            options: of `Codec`; `device`: "cpu" (default), "cuda", ..., or "auto", a GPU if there is one; and for
-                checkpoints those of `AudioLDM2.from_pretrained`.
+            model: a name in the package; a folder, or "user/name" of one on the Hugging Face hub; "music", "speech",
+                "large" or the hub's name of an AudioLDM 2 checkpoint.
+            options: of `Codec`; `device`: "cpu" (default), "cuda", ..., or "auto", a GPU if there is one; for the hub
+                `revision` and `cache_dir`; for checkpoints those of `AudioLDM2.from_pretrained`.
 
         Raises:
             ModelError: no such model or device, or a model that does not load.
         """
+        hub = {name: options.pop(name) for name in ("revision", "cache_dir") if name in options}
+        if is_repository(model) and not is_checkpoint(model):
+            model = download_model(str(model), **hub)
+        elif hub:
+            raise ValueError(f"{', '.join(hub)}: only for models of the hub")
         if is_checkpoint(model):
-            from .audioldm2 import AudioLDM2
+            from .audioldm2.model import AudioLDM2
 
             own = {name: options.pop(name) for name in ("packet_seconds", "vocoder") if name in options}
             return cls(AudioLDM2.from_pretrained(model, **options), **own)
@@ -79,6 +93,20 @@ class Codec:
             raise ValueError(f"{', '.join(sorted(foreign))}: only for AudioLDM 2 checkpoints")
         return cls(Model.from_pretrained(model, options.pop("device", None)), **options)
 
+    def __repr__(self) -> str:
+        return f"Codec({self.model.name!r}, sample_rate={self.sample_rate}, device={self.model.device!r})"
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model as a folder, which `from_pretrained` loads and which can be uploaded to the hub as it is.
+
+        Raises:
+            ModelError: an AudioLDM 2 checkpoint, whose weights are not ours to copy.
+        """
+        if not isinstance(self.model, Model):
+            raise ModelError(f"{self.model.name} is a checkpoint of others; copy its folder")
+        self.model.save_pretrained(Path(folder))
+
+    @in_own_context
     def encode(
         self,
         source: Any,
@@ -106,7 +134,7 @@ class Codec:
                 of the base layer, and the enhancement layer takes what is left.
             layers: "base"; "both": an enhancement layer (DDCM) on top; "ddcm": that alone.
             ddcm: its setting; default: what meets the bitrate, with half of it for the base layer.
-            steps: of that default's walk, 2 .. 255. Default: 14, and up to 40 where there are bits for them.
+            steps: of that default, 2 .. 255. Default: 14, and up to 40 where there are bits for them.
             prompt: says what the sound is, to the denoiser of a model that takes text; stored in the file.
             comments: "NAME=value" strings stored in the file, as in Vorbis comments.
             index: close the file with the offsets of its packets. Without, readers find one by the lengths before it.
@@ -116,53 +144,42 @@ class Codec:
             AudioError: no usable audio.
             ValueError: a quality or bitrate out of range.
         """
-        if layers not in ("base", "both", "ddcm"):
-            raise ValueError(f"no layers {layers}; there are base, both, ddcm")
-        level = self._check_rate(bitrate, quality, layers == "both")
-        if layers == "base" and ddcm is not None:
-            raise ValueError("a DDCM setting is for the layers both and ddcm")
-        if layers != "base" and self.model.denoiser is None:
-            raise ModelError(f"model {self.model.name} has no denoiser")
-        told = [] if prompt is None else [f"{PROMPT_TAG}={prompt}"]
-        comments = [*self.model.tags(), *told, *foreign_tags(comments)]
-        if prompt is not None:
-            self.model.prompted([], prompt, 0)  # refuses where there is no text
-        encoder = Encoder(self.model.prompted(comments, None, 0), self._encoder.packet_vectors)
-        plain = DDCM() if steps is None else DDCM(steps)  # refuses wrong ones before any work
-        if layers == "both":
-            encoder.layer(DDCM(), level)
+        level = check_rate(self.model, bitrate, quality, layers == "both")
+        ddcm = check_layers(self.model, layers, ddcm, steps, level, bitrate)
+        prompts = [] if prompt is None else [f"{PROMPT_TAG}={prompt}"]
+        comments = [*self.model.tags(), *prompts, *without_reserved_tags(comments)]
+        encoder = Encoder(self._prompted(prompt, comments))
         reader = source if isinstance(source, AudioReader) else AudioReader(source, sample_rate)
-        seconds = reader.samples / reader.sample_rate
-        packets = Spool()
-        for packet in encoder.analyze(reader.blocks(self.sample_rate)):
-            packets.append(packet)
-            progress(min(seconds, len(packets) * self._packet_hops / container.HOPS_PER_SECOND))
+        packets, seconds = self._spool(reader, progress), reader.samples / reader.sample_rate
         extra = b"".join(map(container.pack_comment, comments))
-        budget = math.inf if bitrate is None else bitrate * 1000 / 8 * seconds - container.HEADER_SIZE - len(extra)
-        if index:
-            budget -= INDEX_BYTES + 2 * len(packets)
-        if layers != "base" and bitrate is None:
-            ddcm = ddcm or plain
-        fitted = bitrate is not None and quality is None
-        plan, gains = encoder.plan(packets, layers, budget, None if fitted else level, ddcm, steps), Gains()
-        while True:
+        limit = math.inf if bitrate is None else bitrate * 125 * seconds
+        budget = limit - container.HEADER_SIZE - len(extra) - (INDEX_BYTES + 2 * len(packets) if index else 0)
+        fixed = level if bitrate is None or quality is not None else None
+        plan, gains = encoder.plan(packets, layers, budget, fixed, ddcm, steps), Gains()
+
+        def write(point: OperatingPoint | None) -> bytes:
             header = Header(
                 sample_rate=reader.sample_rate,
                 channels=reader.channels,
                 samples=reader.samples,
-                quality=plan.level,
+                quality=container.NO_BASE if point is None else point.level,
                 packet_hops=self._packet_hops,
                 model=self.model.fingerprint[:4],
                 layers=plan.layer is not None,
             )
             start = header.pack() + extra
-            records = encoder.records(plan.packets, plan.level, plan.fidelity, plan.ratio, plan.layer, gains=gains)
-            data = start + join_records(records, len(start) if index else None)
-            excess = 0.0 if bitrate is None else len(data) / (bitrate * 125 * seconds)
-            if excess <= 1 or plan.rate == 0:
-                return data
-            plan = plan.coarser(excess, self.model.codebook.slack)  # what was an estimate was a little too low
+            records = encoder.records(plan.packets, point, plan.layer, gains=gains)
+            return start + join_records(records, len(start) if index else None)
 
+        return write(None) if plan.point is None else encoder.rate.encode_within(plan.point, limit, write)
+
+    @each_in_own_context
+    def analyze(self, source: Any, sample_rate: int | None = None) -> Iterator[AnalyzedPacket]:
+        """Packets of audio before quantisation: what `encode` begins with. Arguments as there."""
+        reader = source if isinstance(source, AudioReader) else AudioReader(source, sample_rate)
+        yield from self._analyzer.analyze(reader.blocks(self.sample_rate))
+
+    @in_own_context
     def stream(
         self,
         sample_rate: int,
@@ -181,10 +198,11 @@ class Codec:
         Raises:
             ValueError: a quality or bitrate out of range.
         """
-        level = self._check_rate(bitrate, quality)
-        extra = b"".join(map(container.pack_comment, (*self.model.tags(), *foreign_tags(comments))))
-        return LiveEncoder(self._encoder, sample_rate, channels, None if bitrate else level, bitrate, extra)
+        level = check_rate(self.model, bitrate, quality)
+        extra = b"".join(map(container.pack_comment, (*self.model.tags(), *without_reserved_tags(comments))))
+        return LiveEncoder(self._analyzer, sample_rate, channels, None if bitrate else level, bitrate, extra)
 
+    @in_own_context
     def tokens(
         self,
         source: Any,
@@ -209,10 +227,38 @@ class Codec:
         Raises:
             ModelError: the model has no vector codebook.
         """
-        level, vectors = self._level(quality), vector_codebook(self.model, codebook)
-        packets = self._encoder.analyze(AudioReader(source, sample_rate).blocks(self.sample_rate))
+        level, vectors = check_quality(self.model, quality), vector_codebook(self.model, codebook)
+        packets = self.analyze(source, sample_rate)
         return torch.from_numpy(np.concatenate([packet_tokens(self.model, p, level, vectors) for p in packets], 1))
 
+    def encode_batch(self, clips: Iterable[Any], sample_rate: int | None = None, **options: Any) -> list[bytes]:
+        """Files of several clips; as `encode` of each, with the same options."""
+        return [self.encode(clip, sample_rate, **options) for clip in clips]
+
+    def decode_batch(self, files: Iterable[Any], **options: Any) -> list[np.ndarray]:
+        """Sound of several files; as `decode` of each, with the same options."""
+        return [self.decode(file, **options) for file in files]
+
+    def tokens_batch(
+        self, batch: Any, sample_rate: int, lengths: Iterable[int] | None = None, **options: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens of a padded batch, each clip's as `tokens` gives them.
+
+        Args:
+            batch: samples [B, C, N].
+            lengths: samples of each clip that are no padding; default: N.
+            options: of `tokens`.
+
+        Returns:
+            int32 [B, C, most, groups], zeros behind the end of a clip; and int64 [B], vectors of each clip.
+        """
+        lengths = [len(clip[0]) for clip in batch] if lengths is None else list(lengths)
+        found = [self.tokens(clip[:, :n], sample_rate, **options) for clip, n in zip(batch, lengths, strict=True)]
+        counts = torch.tensor([tokens.shape[1] for tokens in found])
+        padded = [torch.nn.functional.pad(t, (0, 0, 0, int(counts.max()) - t.shape[1])) for t in found]
+        return torch.stack(padded), counts
+
+    @in_own_context
     def detokenize(self, tokens: Any, *, quality: int | None = None, codebook: str = "scalar") -> np.ndarray:
         """What `tokens` gave, or a language model made up -> sound.
 
@@ -227,12 +273,13 @@ class Codec:
         Raises:
             ValueError: tokens of another shape, or out of range.
         """
-        vectors = vector_codebook(self.model, codebook)
-        latents, level = token_latents(self.model, tokens, self._level(quality), vectors, self._encoder.packet_vectors)
+        vectors, level = vector_codebook(self.model, codebook), check_quality(self.model, quality)
+        latents, level = token_latents(self.model, tokens, level, vectors, self._analyzer.packet_vectors)
         with torch.inference_mode():
-            frames = self.model.frames(latents, float(step_size(level)))
+            frames = self.model.frames(DecodedLatents(Latents(latents, float(step_size(level)))))
             return self.model.synthesize(frames).cpu().numpy()
 
+    @in_own_context
     def decode(
         self,
         source: Any,
@@ -245,6 +292,7 @@ class Codec:
         refine: int = 0,
         prompt: str | None = None,
         from_step: int = 0,
+        max_duration: float = MAX_DURATION,
     ) -> np.ndarray:
         """An .aldm file -> samples.
 
@@ -258,6 +306,7 @@ class Codec:
                 what the quantiser removed. The same in every run.
             prompt: says what the sound shall be instead, for the steps of diffusion from `from_step` on; for files
                 with an enhancement layer, or with `refine`, of models that take text.
+            max_duration: seconds that are decoded at most, since a file of 1 kB can claim hours. Default: 100 h.
 
         Returns:
             float32 [C, N]; N is exactly the number of samples that went in (at 16 kHz: its duration rounded up).
@@ -265,11 +314,12 @@ class Codec:
         Raises:
             FormatError: not an .aldm file, a newer version, or damage that leaves nothing or `strict` refuses.
             ModelError: the file needs another model.
-            ValueError: no sound between `start` and the end.
+            ValueError: no sound between `start` and the end, or more than `max_duration`.
         """
-        decoder = self.decoder(read_bytes(source), strict, layers, refine, prompt, from_step)
+        decoder = self.decoder(read_bytes(source), strict, layers, refine, prompt, from_step, max_duration)
         return np.concatenate(list(decoder.blocks(original_rate, start, duration)), 1)
 
+    @in_own_context
     def decoder(
         self,
         source: bytes | BinaryIO | StreamReader,
@@ -278,10 +328,12 @@ class Codec:
         refine: int = 0,
         prompt: str | None = None,
         from_step: int = 0,
+        max_duration: float = MAX_DURATION,
     ) -> Decoder:
         """The decoder of one file or stream, for programs that take the sound in blocks or ask what was damaged."""
-        return Decoder(self.model, source, strict, layers, refine, prompt, from_step)
+        return Decoder(self.model, source, strict, layers, refine, prompt, from_step, max_duration)
 
+    @in_own_context
     def generate(
         self,
         seconds: float,
@@ -291,7 +343,7 @@ class Codec:
         candidates: int | None = None,
         comments: Iterable[str] = (),
     ) -> bytes:
-        """A file of sound that nobody made: DDCM whose picks are random, or lead where a prompt says.
+        """Unconditional generation: a DDCM file whose picks are random, or led by a prompt.
 
         Args:
             seconds: its duration, up to an hour.
@@ -307,8 +359,10 @@ class Codec:
         """
         from .generation import generate_file
 
-        return generate_file(self._encoder, seconds, seed, ddcm, prompt, candidates, comments)
+        vectors = self._analyzer.packet_vectors
+        return generate_file(self.model, vectors, seconds, seed, ddcm, prompt, candidates, comments)
 
+    @in_own_context
     def synthesize(
         self,
         prompt: str,
@@ -341,19 +395,19 @@ class Codec:
 
         return synthesize(self.model, prompt, negative, seconds, steps, seed, guidance, scheduler)
 
-    def _check_rate(self, bitrate: float | None, quality: int | None, both: bool = False) -> int:
-        """The level that a quality asks for, or the model's own choice."""
-        if bitrate is not None and quality is not None and not both:
-            raise ValueError("give a bitrate or a quality, not both")
-        if bitrate is not None and not bitrate > 0:
-            raise ValueError(f"a bitrate is above 0 kbit/s, not {bitrate:g}")
-        return self._level(quality)
+    def _prompted(self, prompt: str | None, comments: list[str]) -> CodecModel:
+        """The model as a file with these comments will want it."""
+        if prompt is not None:
+            self.model.with_prompt([], prompt, 0)  # refuses where there is no text
+        return self.model.with_prompt(comments, None, 0)
 
-    def _level(self, quality: int | None) -> int:
-        level = self.model.default_quality if quality is None else quality
-        if not 0 <= level < self.levels:
-            raise ValueError(f"this model has quality 0 to {self.levels - 1}, not {level}")
-        return level
+    def _spool(self, reader: AudioReader, progress: Progress) -> Spool:
+        """Analysed packets of a reader."""
+        packets, seconds = Spool(), reader.samples / reader.sample_rate
+        for packet in self.analyze(reader):
+            packets.append(packet)
+            progress(min(seconds, len(packets) * self._packet_hops / container.HOPS_PER_SECOND))
+        return packets
 
 
 def read_bytes(source: Any) -> bytes:

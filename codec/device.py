@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .folder import ModelError
+from .errors import ModelError
 
 
 def bfloat16(device: str) -> torch.autocast:

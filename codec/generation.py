@@ -1,4 +1,4 @@
-"""Sound of nobody's making, as the DDCM picks that a file holds, or by a text with an AudioLDM 2 checkpoint."""
+"""Unconditional generation as the DDCM picks that a file holds, or text to audio with an AudioLDM 2 checkpoint."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from ..format import container
 from ..format.container import Header, Packet
 from ..format.layer import Layer
 from ..format.philox import normals, words
-from .checkpoint import foreign_tags
-from .diffusion import CODEBOOK, DDCM, GENERATE, Walk, Way, picked_noise, split_blocks
-from .encoder import Encoder
-from .folder import ModelError
-from .gain import PEAK, gain_of
-from .quantizer import COARSEST
-from .text import Condition, text_stack
-from .unet import UNet
+from .audioldm2.text import Condition, text_stack
+from .audioldm2.unet import UNet
+from .diffusion.ddcm import CODEBOOK, DDCM, GENERATE, Sampler, TimestepRange, picked_noise, split_blocks
+from .dsp.loudness import PEAK, gain_of
+from .encoding.enhancement import layer_setting
+from .errors import ModelError
+from .levels import COARSEST_STEP
+from .stages import CodecModel
+from .tags import without_reserved_tags as without_reserved_tags
+from .values import DecodedLatents, Latents
 
 STEPS = 200
 GUIDANCE = 3.5
@@ -51,25 +53,25 @@ def sample_latents(
         negative: what the sound shall not be.
         seed: of the noise that it starts from, and of schedulers that add some.
     """
-    weights = unet.weights
-    stack = text_stack(weights.checkpoint, weights.device, weights.dtype)
-    text, mask, sequence = stack.encode_prompt(prompt, weights.device, 1, guidance > 1, negative_prompt=negative)
-    told = Condition(sequence, text, mask)
+    runtime = unet.runtime
+    stack = text_stack(runtime.checkpoint, runtime.device, runtime.dtype)
+    text, mask, sequence = stack.encode_prompt(prompt, runtime.device, 1, guidance > 1, negative_prompt=negative)
+    conditioning = Condition(sequence, text, mask)
     del stack
-    config = {k: v for k, v in weights.checkpoint.config("scheduler").items() if not k.startswith("_")}
-    walk = getattr(importlib.import_module("diffusers"), SCHEDULERS[scheduler]).from_config(config)
-    walk.set_timesteps(steps)
+    config = {k: v for k, v in runtime.checkpoint.config("scheduler").items() if not k.startswith("_")}
+    sampler = getattr(importlib.import_module("diffusers"), SCHEDULERS[scheduler]).from_config(config)
+    sampler.set_timesteps(steps)
     generator = torch.Generator().manual_seed(seed)
-    shape = (1, weights.vae.channels, vectors, weights.vae.bands)
-    sample = torch.randn(shape, generator=generator) * walk.init_noise_sigma
+    shape = (1, runtime.vae.channels, vectors, runtime.vae.bands)
+    sample = torch.randn(shape, generator=generator) * sampler.init_noise_sigma
     extra = {"generator": generator} if scheduler == "ddim" else {}
-    for timestep in walk.timesteps:
-        inputs = walk.scale_model_input(sample, timestep)
-        noise = weights.noise(inputs.expand(len(sequence), *shape[1:]), timestep, told)
+    for timestep in sampler.timesteps:
+        inputs = sampler.scale_model_input(sample, timestep)
+        noise = runtime.noise(inputs.expand(len(sequence), *shape[1:]), timestep, conditioning)
         if guidance > 1:
             noise = noise[:1] + guidance * (noise[1:] - noise[:1])
-        sample = walk.step(noise, timestep, sample, **extra).prev_sample
-    return weights.vae.flatten(sample)
+        sample = sampler.step(noise, timestep, sample, **extra).prev_sample
+    return runtime.vae.flatten(sample)
 
 
 class Guided:
@@ -103,9 +105,9 @@ def generate_picks(
     Compressed classifier-free guidance (Ohayon et al., ICML 2025): of some random atoms, up to the sign, the one that
     leads most from the guess without the prompt to that with it. A decoder needs no prompt.
     """
-    guided: Any = Guided(UNet(unet.weights), UNet(unet.weights, prompt))
-    channels = unet.weights.vae.latent_channels
-    walk = Walk(guided, torch.zeros(1, channels, vectors), -1, COARSEST, np.array([index << 8]))
+    guided: Any = Guided(UNet(unet.runtime), UNet(unet.runtime, prompt))
+    channels = unet.runtime.vae.latent_channels
+    sampler = Sampler(guided, torch.zeros(1, channels, vectors), -1, COARSEST_STEP, np.array([index << 8]))
     picks: list[np.ndarray] = []
 
     def noise(step: int, guess: Tensor) -> Tensor:
@@ -120,11 +122,11 @@ def generate_picks(
         picks.append((2 * np.take_along_axis(among, best, 1) + sign)[None])
         return picked_noise(layer, step, picks[-1], channels, vectors)
 
-    end = walk.run(Way(layer.schedule, layer.first, layer.steps), layer.seed, noise)
+    end = sampler.run(TimestepRange(layer.schedule, layer.first, layer.steps), layer.seed, noise)
     return np.stack(picks, 2), end
 
 
-def _samples(model: Any, seconds: float, seed: int) -> int:
+def _samples(model: CodecModel, seconds: float, seed: int) -> int:
     """Samples of so many seconds.
 
     Raises:
@@ -141,7 +143,8 @@ def _samples(model: Any, seconds: float, seed: int) -> int:
 
 
 def generate_file(
-    encoder: Encoder,
+    model: CodecModel,
+    packet_vectors: int,
     seconds: float,
     seed: int,
     ddcm: DDCM | None,
@@ -150,7 +153,6 @@ def generate_file(
     comments: Iterable[str],
 ) -> bytes:
     """See `Codec.generate`."""
-    model, count = encoder.model, encoder.packet_vectors
     samples = _samples(model, seconds, seed)
     if candidates is not None and not 1 <= candidates <= 4096:
         raise ValueError(f"1 to 4096 candidates, not {candidates}")
@@ -159,40 +161,60 @@ def generate_file(
         channels=1,
         samples=samples,
         quality=container.NO_BASE,
-        packet_hops=count * model.autoencoder.patch,
+        packet_hops=packet_vectors * model.autoencoder.patch,
         model=model.fingerprint[:4],
         layers=True,
     )
-    tags = [*model.tags(), *([] if prompt is None else [f"DESCRIPTION={prompt}"]), *foreign_tags(comments)]
+    tags = [*model.tags(), *([] if prompt is None else [f"DESCRIPTION={prompt}"]), *without_reserved_tags(comments)]
     head = header.pack() + b"".join(map(container.pack_comment, tags))
     vectors = -(-samples // model.patch_samples)
     if prompt is None:
-        layer = encoder.layer(ddcm or DDCM(), container.NO_BASE)
-        return head + b"".join(random_records(model, layer, vectors, count, seed))
-    model.prompted([], prompt, 0)  # refuses where there is no text
+        assert model.denoiser is not None  # `_samples` made sure of it
+        layer = layer_setting(model.denoiser, ddcm or DDCM(), None)
+        return head + b"".join(random_records(model, layer, vectors, packet_vectors, seed))
+    _text_unet(model, prompt)
     setting = ddcm or generation_setting()
-    return head + b"".join(generate_records(model, prompt, vectors, count, seed, setting, candidates or CANDIDATES))
+    candidates = candidates or CANDIDATES
+    return head + b"".join(generate_records(model, prompt, vectors, packet_vectors, seed, setting, candidates))
 
 
 def synthesize(
-    model: Any, prompt: str, negative: str, seconds: float, steps: int, seed: int, guidance: float, scheduler: str
+    model: CodecModel,
+    prompt: str,
+    negative: str,
+    seconds: float,
+    steps: int,
+    seed: int,
+    guidance: float,
+    scheduler: str,
 ) -> np.ndarray:
     """See `Codec.synthesize`."""
-    samples = _samples(model, seconds, seed)
-    model.prompted([], prompt, 0)
+    samples, unet = _samples(model, seconds, seed), _text_unet(model, prompt)
     if scheduler not in SCHEDULERS:
         raise ValueError(f"no scheduler {scheduler}; there are {', '.join(SCHEDULERS)}")
     if not 1 <= steps <= 1000 or not 0 <= guidance <= 100:
         raise ValueError("1 to 1000 steps, and guidance of 0 to 100")
     vectors = -(-samples // model.patch_samples)
-    latents = sample_latents(model.denoiser, prompt, negative, vectors, steps, seed, guidance, scheduler)
-    vocoder = model.vocoder()
+    latents = sample_latents(unet, prompt, negative, vectors, steps, seed, guidance, scheduler)
+    renderer = model.renderer()
     with torch.inference_mode():
-        pieces = [vocoder.push(model.frames(latents, 0.0)), vocoder.flush()]
+        frames = model.frames(DecodedLatents(Latents(latents, 0.0)))
+        pieces = [renderer.push(frames), renderer.flush()]
     return torch.cat(pieces, 1)[:, :samples].cpu().numpy()
 
 
-def random_records(model: Any, layer: Layer, vectors: int, packet_vectors: int, seed: int) -> Iterator[bytes]:
+def _text_unet(model: CodecModel, prompt: str) -> UNet:
+    """The model's UNet, which takes text.
+
+    Raises:
+        ModelError: it has none.
+    """
+    model.with_prompt([], prompt, 0)  # refuses where there is no text
+    assert isinstance(model.denoiser, UNet)
+    return model.denoiser
+
+
+def random_records(model: CodecModel, layer: Layer, vectors: int, packet_vectors: int, seed: int) -> Iterator[bytes]:
     """Records of one channel that many latent vectors long, whose picks are random."""
     patch = model.autoencoder.patch
     for index, start in enumerate(range(0, vectors, packet_vectors)):
@@ -209,14 +231,14 @@ def _records(layer: Layer, index: int, hops: int, picks: np.ndarray) -> Iterator
 
 
 def generate_records(
-    model: Any, prompt: str, vectors: int, packet_vectors: int, seed: int, ddcm: DDCM, candidates: int
+    model: CodecModel, prompt: str, vectors: int, packet_vectors: int, seed: int, ddcm: DDCM, candidates: int
 ) -> Iterator[bytes]:
     """Records of one channel that many latent vectors long; every packet is generated for itself.
 
     Args:
         model: an `AudioLDM2` with a UNet.
     """
-    unet, patch = model.denoiser, model.autoencoder.patch
+    unet, patch = _text_unet(model, prompt), model.autoencoder.patch
     bits = ddcm.codebook.bit_length() - 1
     level = unet.levels - 1
     layer = Layer(unet.fingerprint[:2], ddcm.seed, ddcm.steps, 0, ddcm.steps, ddcm.block, bits, 1, level)

@@ -1,7 +1,7 @@
-"""Entropy coding without trained tables: they follow what was coded before. Specified in spec/aldm-format.md, 5.1.
+"""Adaptive entropy coding, without trained tables. Specified in spec/aldm-format.md, section 5.1.
 
-Both sides keep, for every channel of the latents, running means of what they have coded, in integers; these choose
-each index's table from a fixed bank, and the value that the index is coded relative to.
+For every latent channel, encoder and decoder keep running means of the indices, in integers. The means choose the
+frequency table of the next index from a fixed bank, and the value that the index is coded relative to.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import math
 
 import numpy as np
 
-from .entropy import decode_vector, encode_vector, new_decoder, new_encoder, payload_of, refusing
+from .entropy import decode_vector, encode_vector, new_decoder, new_encoder, payload_errors, payload_of
 
 LEVELS = 48
-LIMIT = 31  # magnitude from which on a difference is escaped
-SCALES = 56  # tables: 14 octaves of mean magnitude in quarters, from 2^-8 on
-ONE = 16  # running means count in units of 2^-16
-FINEST = 6  # bits of a mean that do not matter for the choice of a table
-# Mean magnitude at the start of a packet, for the levels 0 .. 7; every 8 levels halve the step: round(1400 * 2^(n / 8))
+LIMIT = 31  # differences of this magnitude or more are escaped
+SCALES = 56  # tables: 4 for each of 14 octaves of mean magnitude, from 2^-8 on
+FRACTION_BITS = 16  # running means are in units of 2^-16
+SCALE_SHIFT = 6  # low bits of a mean that do not matter for the choice of a table
+# Mean magnitude at the start of a packet, for levels 0 .. 7: round(1400 * 2^(n / 8)); 8 levels on, it is twice that
 START = (1400, 1527, 1665, 1816, 1980, 2159, 2355, 2568)
-SLOW, FAST, CENTRE = 4, 1, 2  # shifts of the running means: each step takes in 2^-shift of what is new
+SLOW, FAST, CENTRE = 4, 1, 2  # shifts of the running means: the weight of a new value is 2^-shift
 
 
 @functools.cache
@@ -38,7 +38,7 @@ def bank() -> np.ndarray:
         for k in range(LIMIT):
             tables[scale, [LIMIT - k, LIMIT + k]] = 1 + (weight >> 8)
             weight = weight * r >> 32
-        tables[scale, [0, -1]] = 1 + ((weight << 32) // ((1 << 32) - r) >> 8)  # all that is beyond
+        tables[scale, [0, -1]] = 1 + ((weight << 32) // ((1 << 32) - r) >> 8)  # the rest of the distribution
     return tables
 
 
@@ -49,16 +49,16 @@ def costs() -> np.ndarray:
 
 
 class State:
-    """What is known of the channels of a latent before its next vector.
+    """Running means of the latent channels, and what follows from them for the next vector.
 
     Args:
-        channels: of the latents: of `bands` neighbouring frequencies each channel of the network, one after the other.
-        bands: at least 2.
-        level: quality.
+        channels: latent channels: groups of `bands` neighbouring frequencies.
+        bands: frequencies in a group, at least 2.
+        level: quality, 0 .. 47.
 
     Attributes:
-        centre: [channels] int64, what the next indices are coded relative to.
-        table: [channels] int64, number of their tables in the bank.
+        centre: [channels] int64, values that the next indices are coded relative to.
+        table: [channels] int64, numbers of their tables in the bank.
     """
 
     def __init__(self, channels: int, bands: int, level: int):
@@ -72,23 +72,23 @@ class State:
     def _choose(self) -> None:
         fast = self._fast
         near = np.concatenate([fast[:, 1:2], fast[:, :-2] + fast[:, 2:] >> 1, fast[:, -2:-1]], 1)
-        scale = np.clip((2 * self._slow + fast + near >> 2) >> FINEST, 4, 7 << SCALES // 4 - 1).ravel()
-        exponent = np.frexp(scale.astype(np.float64))[1].astype(np.int64) - 3  # bits behind the leading three
+        scale = np.clip((2 * self._slow + fast + near >> 2) >> SCALE_SHIFT, 4, 7 << SCALES // 4 - 1).ravel()
+        exponent = np.frexp(scale.astype(np.float64))[1].astype(np.int64) - 3  # bits after the leading three
         self.table = 4 * exponent + (scale >> exponent) - 4
-        self.centre = (self._mean.ravel() + (1 << ONE - 1)) >> ONE
+        self.centre = (self._mean.ravel() + (1 << FRACTION_BITS - 1)) >> FRACTION_BITS
 
     def update(self, indices: np.ndarray) -> None:
-        """Take in the vector [channels] that was coded."""
-        size = (np.abs(indices - self.centre) << ONE).reshape(self._slow.shape)
+        """Update the means with the vector [channels] that was coded."""
+        size = (np.abs(indices - self.centre) << FRACTION_BITS).reshape(self._slow.shape)
         self._slow += size - self._slow >> min(SLOW, (self._vectors + 2).bit_length() - 1)
         self._fast += size - self._fast >> FAST
-        self._mean += (indices.astype(np.int64) << ONE).reshape(self._mean.shape) - self._mean >> CENTRE
+        self._mean += (indices.astype(np.int64) << FRACTION_BITS).reshape(self._mean.shape) - self._mean >> CENTRE
         self._vectors += 1
         self._choose()
 
 
 def encode_adaptive(streams: list[np.ndarray], bands: int, level: int) -> bytes:
-    """Code the indices [N, channels of the latent] of the channels of a packet, one after the other."""
+    """Code the indices of a packet: for each coded channel, one after the other, [N, latent channels]."""
     coder = new_encoder()
     for indices in streams:
         state = State(indices.shape[1], bands, level)
@@ -101,13 +101,13 @@ def encode_adaptive(streams: list[np.ndarray], bands: int, level: int) -> bytes:
 def decode_adaptive(
     payload: bytes, count: int, vectors: int, channels: int, bands: int, level: int
 ) -> list[np.ndarray]:
-    """Inverse of `encode_adaptive`, for `count` channels of sound: for each the indices [vectors, channels].
+    """Inverse of `encode_adaptive`: for each of `count` coded channels the indices, int32 [vectors, channels].
 
     Raises:
         DamageError: the payload does not decode.
     """
     coder, streams = new_decoder(payload), []
-    with refusing():
+    with payload_errors():
         for _ in range(count):
             state = State(channels, bands, level)
             indices = np.empty((vectors, channels), np.int64)

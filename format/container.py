@@ -21,29 +21,28 @@ HOPS_PER_SECOND = 100  # packet durations count hops of 10 ms
 MAX_PACKET_HOPS = 1024
 MAX_RATE = 768_000
 MAX_BODY = (1 << 21) - 1  # three bytes of LEB128
-UNKNOWN = (1 << 40) - 1
-END_HOPS = 16  # an end record takes less than these from the last packet: a reader may have played the rest
+UNKNOWN = (1 << 40) - 1  # instead of a number of samples
+END_HOPS = 16  # an end record shortens the last packet by less than this: a reader may have played the rest
 PACKET, LAYER, COMMENT, END, INDEX = ord("P"), ord("D"), ord("C"), ord("E"), ord("I")
 KINDS = re.compile(b"[PDCEI]")
-# Instead of a quality: every packet has its own; packets have no indices, all is in their enhancement layers.
+# Instead of a quality. OWN_QUALITY: every packet has its own. NO_BASE: packets have enhancement layers only.
 OWN_QUALITY, NO_BASE = 254, 255
 LAYERS = 1  # a flag: enhancement layers may follow packets
 GAIN_SILENT, GAIN_COPY = -32768, -32767
-RESYNC_BYTES = 1 << 26  # how much a reader checks in search of the next whole record before it gives up
-SCAN_BYTES = 1 << 16  # that a search looks at in one piece
-RESYNC_PACKETS = 64  # how many packets in a row may be missing before a reader stops recognising the next
+RESYNC_BYTES = 1 << 26  # work of all searches for whole records, in bytes checked, before a reader gives up
+SCAN_BYTES = 1 << 16  # read at a time in a search
+RESYNC_PACKETS = 64  # numbers that are tried for a record: one packet after 63 missing ones is still recognised
 
 
 @dataclass(frozen=True)
 class Header:
-    """Facts of the whole file.
+    """Header of a file.
 
     Attributes:
         sample_rate: of the original, Hz, 1 .. 768,000.
         channels: 1 .. 255.
-        samples: per channel, at the original rate; None if it was not known when writing began.
-        quality: level of the codebook, 0 .. 253; what a level means, the model says. OWN_QUALITY: every packet has its
-            own. NO_BASE: no base layer.
+        samples: per channel, at the original rate; None if the length was unknown when writing began.
+        quality: level of the model's codebook, 0 .. 253. OWN_QUALITY: every packet has its own. NO_BASE: no base layer.
         packet_hops: duration of every packet but the last, in units of 10 ms, 1 .. 1024.
         model: first 4 bytes of the model folder's SHA-256 fingerprint.
         layers: enhancement layers may follow packets.
@@ -60,11 +59,11 @@ class Header:
 
     @property
     def hops(self) -> int | None:
-        """Duration in units of 10 ms, rounded up; None if it is unknown."""
+        """Duration in units of 10 ms, rounded up; None if unknown."""
         return None if self.samples is None else duration_hops(self.samples, self.sample_rate)
 
     def pack(self) -> bytes:
-        """The header's 24 bytes."""
+        """The 24 bytes of the header."""
         samples = UNKNOWN if self.samples is None else self.samples
         fields = HEADER.pack(
             MAGIC,
@@ -81,21 +80,22 @@ class Header:
 
     @classmethod
     def parse(cls, data: bytes) -> Header:
-        """Read the header at the start of `data`.
+        """Parse the header at the start of `data`.
 
         Raises:
-            NotAldmError, VersionError, DamageError.
+            NotAldmError: no signature. VersionError: another major version. DamageError: truncated, or the checksum
+                does not match. FormatError: a field is out of range.
         """
         if data[:4] != MAGIC[: len(data[:4])] or not data:
             raise NotAldmError("not an .aldm file: no signature at the start")
-        if len(data) > 4 and data[4] >> 4 != MAJOR:  # before all else: another version may lay out the rest anew
+        if len(data) > 4 and data[4] >> 4 != MAJOR:  # first: the layout of another version is unknown
             raise VersionError(f"format version {data[4] >> 4}.{data[4] & 15}; this program reads version {MAJOR}")
         if len(data) < HEADER_SIZE:
             raise DamageError(f"truncated: {len(data)} bytes, a header has {HEADER_SIZE}")
         fields = data[: HEADER.size]
         _, version, channels, quality, flags, rate, hops, samples, model = HEADER.unpack(fields)
         if struct.unpack_from("<H", data, HEADER.size)[0] != binascii.crc_hqx(fields, 0xFFFF):
-            raise DamageError("damaged header: its checksum does not hold")
+            raise DamageError("damaged header: its checksum does not match")
         count = int.from_bytes(samples, "little")
         header = cls(
             sample_rate=int.from_bytes(rate, "little"),
@@ -113,23 +113,29 @@ class Header:
             (1 <= hops <= MAX_PACKET_HOPS, f"packets of {hops / HOPS_PER_SECOND:g} s"),
             (header.samples != 0, "no samples"),
             (not flags & ~LAYERS, "unknown flags"),
-            (quality != NO_BASE or header.layers, "no layers at all"),
+            (quality != NO_BASE or header.layers, "neither a base layer nor enhancement layers"),
         ):
             if not fits:
-                raise FormatError(f"a header that cannot be: {what}")
+                raise FormatError(f"invalid header: {what}")
         return header
 
 
 def duration_hops(samples: int, sample_rate: int) -> int:
-    """Units of 10 ms, the last of them begun."""
+    """Duration in units of 10 ms, rounded up."""
     return -(-samples * HOPS_PER_SECOND // sample_rate)
 
 
 @dataclass(frozen=True)
 class Record:
-    """One record: its kind, its body, where it starts, its bytes in the file, and the number of its packet.
+    """A record.
 
-    Its checksum holds, but for a layer that is used all the same.
+    Attributes:
+        kind: PACKET, LAYER, COMMENT, END, INDEX, or an unknown one.
+        body: bytes between length and checksum.
+        offset: in the file.
+        size: bytes in the file.
+        index: number of the packet, or of the packet that a layer belongs to; otherwise 0.
+        whole: the checksum matches. False only for a damaged layer that is used all the same.
     """
 
     kind: int
@@ -145,10 +151,10 @@ class Packet:
     """Body of a packet record.
 
     Attributes:
-        hops: its duration in units of 10 ms, at least 1 and at most the header's; only the last may be shorter.
-        gains: one per channel: Q7.8 decibels, or GAIN_SILENT, or GAIN_COPY for the channel before once more.
+        hops: duration in units of 10 ms, 1 up to the header's; only the last packet may be shorter than that.
+        gains: for each channel, decibels in Q7.8, GAIN_SILENT, or GAIN_COPY: the channel equals the one before.
         payload: entropy-coded indices of the channels that are neither silent nor a copy.
-        quality: its own, 0 .. 253, if the header says OWN_QUALITY; otherwise None.
+        quality: 0 .. 253 if the header has OWN_QUALITY; otherwise None.
     """
 
     hops: int
@@ -163,10 +169,10 @@ class Packet:
 
     @classmethod
     def parse(cls, body: bytes, header: Header) -> Packet:
-        """Read a body.
+        """Parse a body.
 
         Raises:
-            DamageError: too short, or fields out of range.
+            DamageError: too short, or a field is out of range.
         """
         hops, at = read_leb128(body, 0)
         own = header.quality == OWN_QUALITY
@@ -175,15 +181,15 @@ class Packet:
             raise DamageError("damaged packet: fields out of range")
         quality = body[at] if own else None
         if quality in (OWN_QUALITY, NO_BASE):
-            raise DamageError("damaged packet: its quality is none")
+            raise DamageError("damaged packet: invalid quality")
         gains = struct.unpack_from(f"<{header.channels}h", body, at + own)
         if gains[0] == GAIN_COPY:
-            raise DamageError("damaged packet: the first channel copies none")
+            raise DamageError("damaged packet: the first channel copies the one before")
         return cls(hops, gains, body[end:], quality)
 
 
 def pack_leb128(value: int) -> bytes:
-    """7 bits per byte, least significant first; the top bit says that more follow."""
+    """Unsigned LEB128: 7 bits in a byte, least significant first; the top bit is set if more bytes follow."""
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
@@ -192,7 +198,11 @@ def pack_leb128(value: int) -> bytes:
 
 
 def read_leb128(data: bytes, at: int) -> tuple[int, int]:
-    """Value and the offset behind it; at most three bytes."""
+    """Unsigned LEB128 of at most three bytes: the value, and the offset of the byte after it.
+
+    Raises:
+        DamageError: truncated, or longer.
+    """
     value = 0
     for shift in (0, 7, 14):
         if at >= len(data):
@@ -206,7 +216,11 @@ def read_leb128(data: bytes, at: int) -> tuple[int, int]:
 
 
 def pack_record(kind: int, body: bytes, index: int = 0) -> bytes:
-    """A record: kind, length, body, CRC-32 over these and the packet's number."""
+    """Bytes of a record: kind, length, body, and a CRC-32 over these and the packet's number.
+
+    Raises:
+        ValueError: the body is too large.
+    """
     if len(body) > MAX_BODY:
         raise ValueError(f"a record holds at most {MAX_BODY} bytes")
     data = bytes([kind]) + pack_leb128(len(body)) + body
@@ -214,10 +228,10 @@ def pack_record(kind: int, body: bytes, index: int = 0) -> bytes:
 
 
 def pack_comment(text: str) -> bytes:
-    """The record of a "NAME=value".
+    """A comment record of "NAME=value".
 
     Raises:
-        ValueError: no name, or one that is not of ASCII's printable characters; or a text beyond 2 MB.
+        ValueError: no name, or a name with characters other than printable ASCII; or a text of more than 2 MB.
     """
     name = text.partition("=")[0]
     if "=" not in text or not name or not all(" " <= letter <= "}" for letter in name):
@@ -226,18 +240,18 @@ def pack_comment(text: str) -> bytes:
 
 
 def pack_end(samples: int) -> bytes:
-    """The record that closes a file whose length was unknown at first."""
+    """The end record, for a file whose header does not give the length."""
     return pack_record(END, samples.to_bytes(5, "little"))
 
 
 class _Window:
-    """What is loaded of a stream: its bytes from `base` on. A pipe is read no further than asked."""
+    """Buffer of a stream: its bytes from offset `base` on. Nothing is read before it is needed: it may be a pipe."""
 
     def __init__(self, source: BinaryIO, base: int):
         self.source, self.base, self.data = source, base, bytearray()
 
     def load(self, end: int) -> bool:
-        """Whether the stream has bytes up to an offset; they are loaded then."""
+        """Load bytes up to an offset; False if the stream ends before it."""
         while (missing := end - self.base - len(self.data)) > 0:
             piece = self.source.read(missing)
             if not piece:
@@ -246,17 +260,17 @@ class _Window:
         return True
 
     def slice(self, start: int, end: int) -> bytes:
-        """As many of these bytes as the stream has."""
+        """Bytes from `start` to `end`, or as many of them as the stream has."""
         self.load(end)
         return bytes(self.data[start - self.base : end - self.base])
 
     def forget(self, end: int) -> None:
-        """Bytes before an offset are not needed any more."""
+        """Drop the bytes before an offset."""
         del self.data[: end - self.base]
         self.base = end
 
     def find(self, pattern: re.Pattern[bytes], start: int) -> int:
-        """Where the pattern of one byte stands next, or the end of the stream; what is before is forgotten."""
+        """Offset of the next byte that matches, or the end of the stream. Bytes before it are dropped."""
         while self.load(start + 1):
             self.forget(start)
             if match := pattern.search(self.data):
@@ -267,7 +281,7 @@ class _Window:
 
 
 def _extent(window: _Window, at: int) -> tuple[int, int] | None:
-    """Where the body of the record at an offset starts and ends, if it ends before the stream does."""
+    """Start and end of the body of the record at an offset; None if the stream ends before the record does."""
     try:
         length, size = read_leb128(window.slice(at + 1, at + 4), 0)
     except DamageError:
@@ -277,7 +291,7 @@ def _extent(window: _Window, at: int) -> tuple[int, int] | None:
 
 
 def _record_at(window: _Window, at: int, expected: int) -> tuple[Record | None, int]:
-    """The whole record at an offset, or None, and how many bytes were checked."""
+    """The record at an offset if its checksum matches, or None; and how many bytes were checked."""
     if (extent := _extent(window, at)) is None:
         return None, 1
     start, end = extent
@@ -285,7 +299,7 @@ def _record_at(window: _Window, at: int, expected: int) -> tuple[Record | None, 
     check, kind = zlib.crc32(data[:-4]), data[0]
     stored = int.from_bytes(data[-4:], "little")
     numbers: Sequence[int] = (0,)
-    if kind in (PACKET, LAYER):  # a layer follows its packet
+    if kind in (PACKET, LAYER):  # `expected` is the number of the next packet, so a layer has the one before
         first = max(0, expected - (kind == LAYER))
         numbers = range(first, first + RESYNC_PACKETS)
     for index in numbers:
@@ -295,10 +309,10 @@ def _record_at(window: _Window, at: int, expected: int) -> tuple[Record | None, 
 
 
 def _damaged_layer(window: _Window, at: int, expected: int) -> tuple[Record | None, int]:
-    """A layer whose checksum does not hold, but whose length does: a whole record or the end of the file follows.
+    """A layer at an offset whose checksum does not match, but whose length is right, or None; and bytes checked.
 
-    Its picks are of fixed length, so that one that is wrong is a little noise in its block. Otherwise None; and how
-    many bytes were checked.
+    The length is right if a whole record or the end of the file follows. Picks have fixed length, so that a wrong one
+    only changes the noise of its block.
     """
     if window.slice(at, at + 1) != bytes([LAYER]) or (extent := _extent(window, at)) is None:
         return None, 0
@@ -311,27 +325,32 @@ def _damaged_layer(window: _Window, at: int, expected: int) -> tuple[Record | No
 
 
 def is_packet(source: BinaryIO, at: int, number: int) -> bool:
-    """Whether a stream that stands at an offset has a whole packet of that number there."""
+    """Whether the stream, which is at offset `at`, has a whole packet of that number there."""
     record, _ = _record_at(_Window(source, at), at, number)
     return record is not None and (record.kind, record.index) == (PACKET, number)
 
 
-def read_records(source: bytes | BinaryIO, at: int = HEADER_SIZE, expected: int = 0) -> Iterator[Record | DamageError]:
-    """Records of a stream, each as soon as it is complete; a DamageError in the place of every stretch that is none.
+def read_records(
+    source: bytes | BinaryIO, at: int = HEADER_SIZE, expected: int = 0, layers: bool = True
+) -> Iterator[Record | DamageError]:
+    """Records of a stream, each as soon as it is complete, and a DamageError in place of each damaged stretch.
 
-    A packet's number is known by its checksum, so that lost, repeated and moved packets show. After damage the
-    next whole record is searched byte by byte; the work is bounded by RESYNC_BYTES and the stream's size.
+    The checksum gives a packet's number, so that lost, repeated and moved packets are noticed. After damage, the next
+    whole record is searched for byte by byte. The work is bounded by RESYNC_BYTES and the size of the stream.
 
     Args:
-        source: a file's bytes; or a stream that stands at offset `at`, buffered, so that it has `read1`.
+        source: bytes of a file; or a buffered stream (with `read1`) at offset `at`.
         expected: number of the next packet.
+        layers: use damaged enhancement layers. Otherwise they are passed over like other damaged records.
     """
     stream = io.BytesIO(source[at:]) if isinstance(source, bytes) else source
     window, budget = _Window(stream, at), RESYNC_BYTES
     previous = 0  # kind of the record that ends here; 0: bytes were passed over
     while window.load(at + 1):
         record, cost = _record_at(window, at, expected)
-        layer, more = _damaged_layer(window, at, expected) if record is None and previous == PACKET else (None, 0)
+        layer, more = None, 0
+        if layers and record is None and previous == PACKET:
+            layer, more = _damaged_layer(window, at, expected)
         if layer:
             record = layer
             yield DamageError(f"packet {record.index}: damaged enhancement layer")
@@ -344,7 +363,9 @@ def read_records(source: bytes | BinaryIO, at: int = HEADER_SIZE, expected: int 
                 budget -= cost + 500  # what trying the numbers costs, in bytes of checking
             damage = f"{candidate - at} damaged bytes at offset {at}"
             yield DamageError(
-                damage if record or budget >= 0 else f"damage from offset {at} on; the search for more is given up"
+                damage
+                if record or budget >= 0
+                else f"damage from offset {at} on; gave up the search for intact records"
             )
             if record is None:
                 return

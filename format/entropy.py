@@ -15,17 +15,17 @@ from .errors import DamageError
 
 _model = constriction.stream.model
 ESCAPE_BITS = 3  # order of the exponential Golomb code behind an escape
-MAX_EXPONENT = 16  # so |index| < limit + 2^19
+MAX_EXPONENT = 16  # exponents are below it, so |index| < limit + 2^19
 
 
 @dataclass(frozen=True)
 class Tables:
-    """Frequencies of a model folder. Every vector has a class, which chooses the table of each of its indices.
+    """Frequency tables of a model folder. Every vector has a class, which chooses the table of each of its indices.
 
     Attributes:
         bank: [tables, 2 * limit + 1] counts >= 1 of the symbols -limit .. limit; the outer two are escapes.
-        choice: [levels, classes, channels] number of the table.
-        transitions: [levels, classes + 1, classes] counts >= 1 of a vector's class after the last one's;
+        choice: [levels, classes, channels] numbers of tables in the bank.
+        transitions: [levels, classes + 1, classes] counts >= 1 of a vector's class, given that of the vector before;
             the last row is for the first vector of a channel.
     """
 
@@ -35,7 +35,7 @@ class Tables:
 
     @property
     def limit(self) -> int:
-        """Magnitude from which on an index is escaped."""
+        """Indices of this magnitude or more are escaped."""
         return self.bank.shape[1] // 2
 
     @functools.cached_property
@@ -48,33 +48,37 @@ class Tables:
         return self.bank[self.choice[level, cls]].astype(np.float64)
 
     def class_model(self, level: int, last: int) -> np.ndarray:
-        """Frequencies of the class after class `last` (-1: none), [classes] as float64, exact integers."""
+        """Frequencies of the class after class `last` (-1: none before), [classes] as float64, exact integers."""
         return self.transitions[level, last].astype(np.float64)
 
 
 def new_encoder() -> Any:
-    """A range coder that writes."""
+    """A range encoder."""
     return constriction.stream.queue.RangeEncoder()
 
 
 def payload_of(encoder: Any) -> bytes:
-    """What a range coder has written, without the zero bytes at its end."""
+    """What a range encoder has written, without the zero bytes at the end."""
     return encoder.get_compressed().astype(">u4").tobytes().rstrip(b"\0")
 
 
 def new_decoder(payload: bytes) -> Any:
-    """A range coder that reads; zero bytes follow behind the payload."""
+    """A range decoder of a payload, which zero bytes follow."""
     words = np.frombuffer(payload + bytes(-len(payload) % 4), ">u4").astype(np.uint32)
     return constriction.stream.queue.RangeDecoder(words)
 
 
 def encode_vector(coder: Any, vector: np.ndarray, tables: np.ndarray) -> None:
-    """Code integers [C], each under its own table of frequencies [C, 2 * limit + 1] (float64, exact integers)."""
+    """Code integers [C], each under its own frequency table, [C, 2 * limit + 1] (float64, exact integers).
+
+    Raises:
+        ValueError: an integer is too large for the bitstream.
+    """
     limit = tables.shape[1] // 2
     symbols = np.clip(vector, -limit, limit) + limit
     coder.encode(symbols.astype(np.int32), _model.Categorical(perfect=False), tables)
-    for excess in (np.abs(vector[np.abs(vector) >= limit]) - limit).tolist():
-        value = excess + (1 << ESCAPE_BITS)
+    for escape_remainder in (np.abs(vector[np.abs(vector) >= limit]) - limit).tolist():
+        value = escape_remainder + (1 << ESCAPE_BITS)
         exponent = value.bit_length() - 1 - ESCAPE_BITS
         if exponent >= MAX_EXPONENT:
             raise ValueError("index too large for the bitstream")
@@ -89,14 +93,14 @@ def decode_vector(coder: Any, tables: np.ndarray) -> np.ndarray:
     vector = coder.decode(_model.Categorical(perfect=False), tables) - limit
     for c in np.flatnonzero(np.abs(vector) == limit).tolist():
         bits = int(coder.decode(_model.Uniform(MAX_EXPONENT))) + ESCAPE_BITS
-        excess = int(coder.decode(_model.Uniform(1 << bits))) + (1 << bits) - (1 << ESCAPE_BITS)
-        vector[c] += np.sign(vector[c]) * excess
+        escape_remainder = int(coder.decode(_model.Uniform(1 << bits))) + (1 << bits) - (1 << ESCAPE_BITS)
+        vector[c] += np.sign(vector[c]) * escape_remainder
     return vector
 
 
 @contextlib.contextmanager
-def refusing() -> Iterator[None]:
-    """Turns what constriction raises on impossible bits into a DamageError."""
+def payload_errors() -> Iterator[None]:
+    """Turn what constriction raises for invalid payloads into a DamageError."""
     try:
         yield
     except (AssertionError, ValueError, IndexError) as error:
@@ -128,7 +132,7 @@ def decode_indices(
         DamageError: the payload does not decode.
     """
     coder, streams = new_decoder(payload), []
-    with refusing():
+    with payload_errors():
         for _ in range(channels):
             classes = np.empty(vectors, np.int64)
             indices = np.empty((vectors, tables.choice.shape[2]), np.int32)

@@ -1,4 +1,4 @@
-"""What can be wrong with the bytes of a file. `format/` raises nothing else on bad input."""
+"""Errors for bad input. `format/` raises no others for it."""
 
 
 class FormatError(ValueError):

@@ -1,4 +1,4 @@
-"""Where packets are in a file, to begin at any of them. Specified in spec/aldm-format.md, section 9."""
+"""Index of the packets of a file, for seeking. Specified in spec/aldm-format.md, section 9."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .errors import DamageError
 
 OFFSET = struct.Struct("<5s")  # of the first packet
 TAIL = struct.Struct("<II")  # size of the record, and its checksum: the last bytes of the file
-LEAST = 6 + OFFSET.size + 4  # bytes of a record
+MIN_RECORD_BYTES = 6 + OFFSET.size + 4
 
 
 def pack_index(offsets: Sequence[int], end: int) -> bytes:
-    """The index record that closes a file; nothing if there are more packets than it can hold.
+    """The index record of a file, or no bytes if there are more packets than an index can hold.
 
     Args:
-        offsets: of all packets' records, from number 0 on.
-        end: where the last packet and what belongs to it ends.
+        offsets: of the records of all packets, from number 0 on.
+        end: offset of the first byte after the last packet and its layer.
     """
     if not offsets:
         return b""
@@ -37,7 +37,7 @@ def pack_index(offsets: Sequence[int], end: int) -> bytes:
 
 
 def join_records(records: Iterable[bytes], offset: int | None) -> bytes:
-    """Records, and with the offset of the first one the index of packets behind them."""
+    """Records, one after the other. If the offset of the first one is given, an index of the packets follows."""
     data, packets = bytearray(), []
     for record in records:
         if offset is not None and record[0] == PACKET:
@@ -47,13 +47,13 @@ def join_records(records: Iterable[bytes], offset: int | None) -> bytes:
 
 
 def read_index(source: BinaryIO) -> list[int]:
-    """Offsets of packets as the index at the end of a seekable file gives them; none without a whole index."""
+    """Offsets of the packets by the index at the end of a seekable file; empty without a valid index."""
     end = source.seek(0, io.SEEK_END)
-    if end < HEADER_SIZE + LEAST:
+    if end < HEADER_SIZE + MIN_RECORD_BYTES:
         return []
     source.seek(-TAIL.size, io.SEEK_END)
     size, check = TAIL.unpack(source.read(TAIL.size))
-    if not LEAST <= size <= min(end - HEADER_SIZE, MAX_BODY + 8):
+    if not MIN_RECORD_BYTES <= size <= min(end - HEADER_SIZE, MAX_BODY + 8):
         return []
     source.seek(-size, io.SEEK_END)
     record = source.read(size)
@@ -74,14 +74,14 @@ def read_index(source: BinaryIO) -> list[int]:
 
 
 def find_packet(source: BinaryIO, number: int) -> int | None:
-    """Where a packet's record begins in a seekable file, by its index or by the lengths of what is before it.
+    """Offset of a packet's record in a seekable file, by its index, or else by the lengths of the records before it.
 
-    It is a claim: what stands there has to be checked. None: not found so.
+    The caller has to check what is there, since an index can be wrong. None: not found.
     """
     if offsets := read_index(source):
         return offsets[number] if number < len(offsets) else None
     at, count = HEADER_SIZE, 0
-    for _ in range(3 * number + 1000):  # comments, packets and layers
+    for _ in range(3 * number + 1000):  # packets, layers and comments
         source.seek(at)
         head = source.read(4)
         if head[:1] == bytes([PACKET]):

@@ -19,18 +19,18 @@ MAX_ATOMS = 64
 
 @dataclass(frozen=True)
 class Layer:
-    """How the picks of a packet are to be read.
+    """Parameters of an enhancement layer.
 
     Attributes:
         denoiser: first 2 bytes of the fingerprint of the model's denoiser.
-        seed: of the codebooks and of the noise that the walk starts from, 0 .. 255.
-        schedule: steps that the whole way from pure noise would have, 1 .. 1000.
-        first: the number of the first of these that is taken, 0 .. schedule - 1.
-        steps: how many are taken, 1 .. 255. All but the last have picks; the guess of the last is the result.
+        seed: of the codebooks and of the initial noise, 0 .. 255.
+        schedule: steps of a whole diffusion from pure noise, 1 .. 1000.
+        first: number of the first step that is taken, 0 .. schedule - 1.
+        steps: how many steps are taken, 1 .. 255. All but the last have picks; the last one's guess is the result.
         span: latent vectors in a block, 1 .. 64; the last block of a packet may be shorter.
         bits: a codebook has 2 ** bits atoms, 0 .. 14.
         atoms: picks for each block and step, 1 .. 64.
-        level: quality of a base layer with as much error as is left in the end, 0 .. 254; decoders ask how sure to be.
+        level: quality of a base layer with as much error as the result has, 0 .. 254; for the autoencoder's decoder.
     """
 
     denoiser: bytes
@@ -59,15 +59,19 @@ class Layer:
                 raise ValueError(f"DDCM layer: {name} is {low} to {high}, not {getattr(self, name)}")
 
     def shape(self, channels: int, vectors: int) -> tuple[int, int, int, int]:
-        """Of the picks: channels, blocks, steps with picks, atoms."""
+        """Shape of the picks: channels, blocks, steps with picks, atoms."""
         return channels, -(-vectors // self.span), self.steps - 1, self.atoms
 
     def size(self, channels: int, vectors: int) -> int:
-        """Bytes of the layer of a packet."""
+        """Size of the body for a packet, in bytes."""
         return FIELDS.size + -(-int(np.prod(self.shape(channels, vectors))) * (self.bits + 1) // 8)
 
     def pack(self, picks: np.ndarray) -> bytes:
-        """Parameters and picks [channels, blocks, steps - 1, atoms]: twice an atom's number, plus 1 if negative."""
+        """Body of the layer record.
+
+        Args:
+            picks: [channels, blocks, steps - 1, atoms], twice the number of an atom, plus 1 if it is negated.
+        """
         bits = picks.astype(np.int64)[..., None] >> np.arange(self.bits, -1, -1) & 1
         return FIELDS.pack(*astuple(self)) + np.packbits(bits.astype(np.uint8).ravel()).tobytes()
 
@@ -76,7 +80,7 @@ class Layer:
         """Inverse of `pack`.
 
         Raises:
-            DamageError: parameters out of range, or not as many picks as they ask for.
+            DamageError: parameters out of range, or another number of picks than they ask for.
         """
         try:
             layer = cls(*FIELDS.unpack_from(body))
@@ -88,5 +92,5 @@ class Layer:
         bits = np.unpackbits(np.frombuffer(body, np.uint8, offset=FIELDS.size))[
             : int(np.prod(shape)) * (layer.bits + 1)
         ]
-        # as 16 bits, since a record of 2 MB can hold 16 million of them
+        # 16 bits each, since a record of 2 MB can hold 16 million picks
         return layer, bits.reshape(*shape, layer.bits + 1) @ (1 << np.arange(layer.bits, -1, -1)).astype(np.uint16)

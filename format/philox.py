@@ -1,4 +1,4 @@
-"""Noise that is the same integers everywhere: Philox 4x32-10 and a map of bytes to normals. spec, section 7."""
+"""Noise with the same integers on all machines: Philox 4x32-10, mapped to normals. spec/aldm-format.md, section 7."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ROUNDS = 10
 LOW = np.uint64(0xFFFFFFFF)
 HIGH = np.uint64(32)
 
-UNIT = 32  # a NORMALS of UNIT is one standard deviation
+UNIT = 32  # standard deviation of NORMALS
 # round(32 * inverse normal distribution((b + 0.5) / 256)) for the bytes b = 128 .. 255; for 255 - b the negative
 UPPER = (
     0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 5, 6, 6, 6, 6, 7, 7, 7, 8, 8, 8, 9, 9, 9, 10, 10, 10, 11, 11,
@@ -43,10 +43,10 @@ def words(seed: int, stream: int, step: int, numbers: np.ndarray, count: int) ->
 
     Args:
         seed: 0 .. 2^32 - 1.
-        stream: what they are for.
+        stream: purpose of the noise, see the specification.
         step: of the diffusion.
-        numbers: [n] of the sequences wanted, for example of atoms; each below 2^32.
-        count: how many of each.
+        numbers: [n] numbers of sequences, such as those of atoms, each below 2^32.
+        count: words of each sequence.
 
     Returns:
         uint32 [n, count].
@@ -61,9 +61,9 @@ def words(seed: int, stream: int, step: int, numbers: np.ndarray, count: int) ->
 
 
 def normals(seed: int, stream: int, step: int, numbers: np.ndarray, count: int) -> np.ndarray:
-    """Normally distributed integers, in units of 1 / UNIT standard deviations: int8 [n, count].
+    """Normally distributed integers with standard deviation UNIT: int8 [n, count]. Arguments as in `words`.
 
-    Four come from each of `words`, whose arguments these are, from its lowest byte on.
+    Each word gives four of them, from its lowest byte on.
     """
     octets = words(seed, stream, step, numbers, -(-count // 4)).astype("<u4").view(np.uint8)
     return NORMALS[octets.reshape(len(numbers), -1)[:, :count]]

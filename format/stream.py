@@ -1,4 +1,4 @@
-"""A file as a reader sees it: its packets in order, how long it is, and what is wrong with it."""
+"""Reading of files and streams: packets in order, duration, damage."""
 
 from __future__ import annotations
 
@@ -30,7 +30,13 @@ from .index import find_packet
 
 @dataclass
 class Item:
-    """A packet in its place; None where it is missing."""
+    """A packet and its enhancement layer.
+
+    Attributes:
+        number: place in the file, from 0.
+        packet: None if it is missing.
+        layer: body of the layer record, if there is one; not parsed yet.
+    """
 
     number: int
     packet: Packet | None
@@ -41,14 +47,14 @@ class StreamReader:
     """Reads a file or a stream that is still being written, packet by packet.
 
     Args:
-        source: bytes, or a buffered binary file object; nothing is read of it beyond what is asked for.
+        source: bytes, or a buffered binary file object. Nothing is read of it before it is needed.
 
     Attributes:
         header: of the file.
         samples: per channel at the original rate; None if the file does not say, or not yet.
-        hops: of 10 ms, to the end of the sound that was read.
-        comments: "NAME=value", as far as it was read.
-        damage: a line for each thing that is missing or changed, as far as it was read.
+        hops: duration up to what was read, in units of 10 ms.
+        comments: "NAME=value" texts that were read.
+        damage: a line for each missing or damaged part of what was read.
 
     Raises:
         FormatError: no readable header. Everything else is reported as damage.
@@ -61,14 +67,14 @@ class StreamReader:
         self.hops = 0
         self.comments: list[str] = []
         self.damage: list[str] = []
-        self._records = read_records(self._source)
-        self._broken = False  # something was passed over since the last packet
+        self._records = read_records(self._source, layers=self.header.layers)
+        self._broken = False  # damage since the last packet and its layer
         self._ended = False
-        self._reached = 0  # hops, to the end of the last whole packet
-        self._next = 0  # number of the packet that comes next
+        self._reached = 0  # end of the last whole packet, in hops
+        self._next = 0  # number of the next packet
 
     def tags(self) -> list[str]:
-        """Comments that stand before the first packet, which is read for it; `packets` comes to all of that, too."""
+        """Comments before the first packet. This reads up to that packet; `packets` still gives all of it."""
         ahead: list[Record | DamageError] = []
         for record in self._records:
             ahead.append(record)
@@ -78,14 +84,13 @@ class StreamReader:
         return [_text(record) for record in ahead if isinstance(record, Record) and record.kind == COMMENT]
 
     def packets(self, first: int = 0) -> Iterator[Item]:
-        """Packets from number `first` on, without gaps; those that the header's duration has no room for are dropped.
+        """Packets from number `first` on, without gaps. Packets after the header's duration are dropped.
 
-        A packet comes as soon as it is complete and cannot be changed by what follows: one that may have a layer, or
-        is shorter than the others, waits for the next record. Parts of a seekable file that are before `first` are
-        passed over unread.
+        A packet is given as soon as no later record can change it. One that may have a layer, or is shorter than the
+        header says, waits for the next record. Of a seekable file, what is before `first` is not read.
         """
         held: Item | None = None
-        firm = sought = False  # the held packet has a layer whose checksum holds; the first packet was looked for
+        firm = sought = False  # the held packet has an undamaged layer; the first packet was searched for
         records = self._records
         while (record := next(records, None)) is not None:
             if isinstance(record, DamageError):
@@ -93,11 +98,11 @@ class StreamReader:
                 self._broken = True
             elif record.kind == LAYER:
                 if not self.header.layers or held is None or held.number != record.index or firm:
-                    self.damage.append(f"{self.place(record.index)}: an enhancement layer that is not its own")
+                    self.damage.append(f"{self.place(record.index)}: unexpected enhancement layer")
                 elif record.whole or held.layer is None:
                     held.layer, firm, self._broken = record.body, record.whole, False
                 else:
-                    self.damage.append(f"{self.place(record.index)}: an enhancement layer that is not its own")
+                    self.damage.append(f"{self.place(record.index)}: unexpected enhancement layer")
             elif record.kind == COMMENT:
                 self.comments.append(_text(record))
             elif record.kind == END:
@@ -109,7 +114,7 @@ class StreamReader:
                         records, self._next = found, first
                         continue
                 if held:
-                    yield from self._give(held, first, followed=True)
+                    yield from self._give(held, first, followed=not self._ended)
                 held, firm = self._parse(record), False
                 if held:
                     self._broken = False
@@ -123,7 +128,7 @@ class StreamReader:
         yield from self._close(first)
 
     def _seek(self, number: int) -> Iterator[Record | DamageError] | None:
-        """Records from a packet on, if the source is seekable and it is where it should be."""
+        """Records from a packet on, or None if the source cannot be sought or the packet is not found."""
         if not self._source.seekable():
             return None
         back = self._source.tell()
@@ -132,12 +137,12 @@ class StreamReader:
             self._source.seek(at)
             found = is_packet(self._source, at, number)
             self._source.seek(at if found else back)
-            return read_records(self._source, at, number) if found else None
+            return read_records(self._source, at, number, self.header.layers) if found else None
         self._source.seek(back)
         return None
 
     def place(self, number: int) -> str:
-        """Which packet it is, and where."""
+        """Number and time of a packet, for messages."""
         return f"packet {number} at {number * self.header.packet_hops / HOPS_PER_SECOND:.2f} s"
 
     def _parse(self, record: Record) -> Item | None:
@@ -152,23 +157,23 @@ class StreamReader:
             return None
 
     def _end(self, record: Record, held: Item | None) -> None:
-        """The length, if it was unknown, and fits what came before."""
+        """Take the length from an end record, if it is unknown and the record fits the packets before it."""
         samples = int.from_bytes(record.body, "little")
         if self.samples is not None or len(record.body) != 5 or samples == UNKNOWN:
             return
         reached = self._reached
         if held and held.packet:
             reached = held.number * self.header.packet_hops + held.packet.hops
-        if not reached or duration_hops(samples, self.header.sample_rate) <= reached - END_HOPS:
-            self.damage.append("an end before the end of the last packet")
+        if not samples or not reached or duration_hops(samples, self.header.sample_rate) <= reached - END_HOPS:
+            self.damage.append("invalid end record: it ends before the last packet does")
             return
         self.samples, self._ended = samples, True
 
     def _give(self, item: Item, first: int, followed: bool = False) -> Iterator[Item]:
-        """The packet, and the missing ones before it."""
+        """A packet, after the missing ones before it. One that is short and `followed` by others is dropped."""
         size = self.header.packet_hops
         if followed and item.packet and item.packet.hops < size:
-            self.damage.append(f"{self.place(item.number)}: shorter than it can be before others")
+            self.damage.append(f"{self.place(item.number)}: too short for a packet that is not the last")
             self._broken = True
             return
         if gap := item.number - self._next:
@@ -187,7 +192,7 @@ class StreamReader:
                 yield item
 
     def _close(self, first: int) -> Iterator[Item]:
-        """What the end of the stream says: how long it is, and whether a packet was lost there."""
+        """Set the final duration; a packet that was lost at the end is missing."""
         if not self._next:
             self.damage.append("no packets")
         if self.samples is None:
@@ -195,7 +200,7 @@ class StreamReader:
         expected = duration_hops(self.samples, self.header.sample_rate)
         if self.hops < expected:
             self.damage.append(f"ends at {self.hops / HOPS_PER_SECOND:.2f} of {expected / HOPS_PER_SECOND:.2f} s")
-            if self._broken and self._next and self.hops % self.header.packet_hops == 0:  # what the last damage took
+            if self._broken and self._next and self.hops % self.header.packet_hops == 0:  # lost in the last damage
                 lost = self.hops // self.header.packet_hops
                 self.hops = (lost + 1) * self.header.packet_hops
                 if lost >= first:
@@ -209,13 +214,13 @@ def _text(comment: Record) -> str:
 
 @dataclass
 class Stream:
-    """All that a file holds.
+    """Content of a file.
 
     Attributes:
         header: of the file.
         packets: whole packets by number.
         layers: bodies of enhancement layers by the number of their packet.
-        samples, hops, comments, damage: as of `StreamReader`.
+        samples, hops, comments, damage: as in `StreamReader`.
     """
 
     header: Header
@@ -228,7 +233,7 @@ class Stream:
 
 
 def read_stream(source: bytes | BinaryIO) -> Stream:
-    """Read a file to its end.
+    """Read a whole file.
 
     Raises:
         FormatError: no readable header. Everything else is reported as damage.

@@ -1,7 +1,9 @@
-"""Reads `.aldm` files as aldm-format.md describes them, with the standard library alone.
+"""Reference decoder of `.aldm` files, written from aldm-format.md alone, with the standard library alone.
 
-It goes as far as the format is exact: facts, indices and picks, not sound. Written from the text, not from the package,
-so that each can be held against the other. Usage: python reference_decoder.py FILE MODEL_FOLDER
+It prints everything that the format defines exactly: header, indices, picks and damage, but no sound. It shares no code
+with the package, so that each can be tested against the other.
+
+Usage: python reference_decoder.py FILE MODEL_FOLDER
 """
 
 import json
@@ -38,15 +40,18 @@ NORMALS = [round(32 * NormalDist().inv_cdf((byte + 0.5) / 256)) for byte in rang
 
 
 class Unreadable(Exception):
-    """A file of which nothing can be read, and why."""
+    """Nothing in the file can be read; the message says why."""
 
 
 class Damaged(Exception):
-    """A record that cannot be used, and why."""
+    """A record cannot be used; the message says why."""
 
 
 class Model:
-    """What the model folder says about indices; `denoiser` is empty without one, `transitions` without tables."""
+    """What the model folder says about indices.
+
+    `denoiser` is empty if there is no denoiser; `transitions` is None if there are no tables (section 5.1).
+    """
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -82,7 +87,7 @@ def there(folder: Path, name: str) -> list[str]:
 
 
 def weights(folder: Path, part: str) -> list[str]:
-    """Names of the files of weights that count."""
+    """Names of the files of weights that belong to a fingerprint, section 6.1."""
     found = [path.name for path in (folder / part).glob("*") if not re.search(r"\.(fp16|non_ema)\b", path.name)]
     for kind in (".safetensors", ".bin"):
         if names := sorted(f"{part}/{name}" for name in found if name.endswith(kind)):
@@ -96,7 +101,7 @@ def fingerprint(folder: Path, names: Sequence[str]) -> bytes:
 
 
 def safetensors(data: bytes) -> dict[str, Any]:
-    """The arrays of integers, as nested sequences."""
+    """Integer arrays of a safetensors file, as nested sequences."""
     (size,) = struct.unpack_from("<Q", data)
     arrays: dict[str, Any] = {}
     for name, about in json.loads(data[8 : 8 + size]).items():
@@ -149,19 +154,19 @@ class RangeDecoder:
         return s
 
     def uniform(self, n: int) -> int:
-        """Out of 0 .. n - 1; n is a power of two."""
+        """A uniform number in 0 .. n - 1; n is a power of two."""
         return self.symbol(range(0, ONE + 1, ONE // n))
 
 
 class Channel(NamedTuple):
-    """Class and C indices of each vector; no classes under adaptive tables."""
+    """Class and C indices of each vector. There are no classes with adaptive tables."""
 
     classes: list[int]
     indices: list[list[int]]
 
 
 class Layer(NamedTuple):
-    """Fields as in section 7; the picks as they are stored, one after the other."""
+    """Fields of section 7. Picks are in the order of the file."""
 
     denoiser: bytes
     seed: int
@@ -177,15 +182,15 @@ class Layer(NamedTuple):
 
 @dataclass
 class Packet:
-    """`gains` are as stored; `channels` are the coded ones, empty where there is no base layer."""
+    """A packet. `gains` are as stored. `channels` are the coded channels; empty without a base layer."""
 
     hops: int
     quality: int
     gains: tuple[int, ...]
     channels: list[Channel]
     layer: Layer | None = None
-    doubtful: bool = False  # the layer's checksum does not hold
-    lost: bool = False  # what it holds does not decode
+    layered: bool = False  # a whole layer record was read, usable or not
+    lost: bool = False  # the payload does not decode
 
     @property
     def coded(self) -> int:
@@ -193,7 +198,7 @@ class Packet:
 
 
 class Index(NamedTuple):
-    """Where packets begin; `end` is where what belongs to the last one ends; `holds` if all of it is true."""
+    """Offsets of the packets, and of the end of the last one with its layer. `holds`: it agrees with the file."""
 
     offsets: list[int]
     end: int
@@ -202,9 +207,9 @@ class Index(NamedTuple):
 
 @dataclass
 class File:
-    """`packets` has None for a missing one; `samples` is None if unknown, `index` if there is none.
+    """A decoded file.
 
-    `hops` is how long the sound is.
+    `packets` has None for each missing packet. `samples` is None if unknown. `hops` is the duration of the sound.
     """
 
     version: str
@@ -223,7 +228,7 @@ class File:
 
 
 class Record(NamedTuple):
-    """`number` is None if the checksum holds with none that was tried."""
+    """A record. `number` is None if the checksum holds with none of the numbers that are tried."""
 
     kind: int
     begin: int
@@ -256,7 +261,7 @@ def read_header(data: bytes, model: Model) -> File:
 
 
 def leb128(data: bytes, at: int) -> tuple[int, int]:
-    """The number at `at`, and where it ends."""
+    """The number at offset `at`, and the offset behind it."""
     value = 0
     for place, byte in enumerate(data[at : at + 3]):
         value |= (byte & 127) << 7 * place
@@ -266,7 +271,7 @@ def leb128(data: bytes, at: int) -> tuple[int, int]:
 
 
 def read_record(data: bytes, at: int, expected: int) -> Record | None:
-    """The record at `at` where packet `expected` is the next, or None if the file is too short for it."""
+    """The record at offset `at`, or None if the file ends within it. `expected`: number of the next packet."""
     try:
         length, begin = leb128(data, at + 1)
     except Damaged:
@@ -274,16 +279,15 @@ def read_record(data: bytes, at: int, expected: int) -> Record | None:
     end = begin + length + 4
     if end > len(data):
         return None
-    numbers = range(expected, expected + NUMBERS_TRIED) if data[at] in (PACKET, LAYER) else range(1)
-    if data[at] == LAYER and expected:
-        numbers = range(expected - 1, expected + NUMBERS_TRIED)
+    first = max(0, expected - (data[at] == LAYER))
+    numbers = range(first, first + NUMBERS_TRIED) if data[at] in (PACKET, LAYER) else range(1)
     crc, stored = zlib.crc32(data[at : end - 4]), int.from_bytes(data[end - 4 : end], "little")
     number = next((n for n in numbers if zlib.crc32(n.to_bytes(4, "little"), crc) == stored), None)
     return Record(data[at], at, data[begin : end - 4], end, number)
 
 
 def read_packet(body: bytes, file: File) -> tuple[Packet, bytes]:
-    """The packet without its channels, and its payload."""
+    """The packet with its fields but without channels, and its payload."""
     hops, at = leb128(body, 0)
     quality = file.quality
     if quality == OWN_QUALITY:
@@ -346,7 +350,7 @@ def read_adaptive_channel(coder: RangeDecoder, vectors: int, level: int, model: 
 
 
 def read_vector(coder: RangeDecoder, tables: Sequence[int], model: Model) -> list[int]:
-    """C values under the tables of the bank, with their escapes."""
+    """Decode C values with tables of the bank, and their escapes."""
     values = [coder.symbol(model.bank[table]) - model.largest for table in tables]
     for c, value in enumerate(values):
         if abs(value) == model.largest:
@@ -377,31 +381,36 @@ def read_layer(body: bytes, packet: Packet, model: Model) -> Layer:
 
 
 class Reader:
-    """All that a file holds, and what is damaged."""
+    """Reads the records of a file, and collects what is damaged."""
 
     def __init__(self, data: bytes, model: Model) -> None:
         self.data, self.model, self.file = data, model, read_header(data, model)
-        self.records: list[Record] = []  # that were taken, in the order of the file
-        self.ended = False  # by an end record that counts
-        self.passed_over = 0  # the last byte of which that can be said
-        self.work = 0
+        self.records: list[Record] = []  # not passed over, in the order of the file
+        self.expected = 0  # number of the next packet
+        self.ended = False  # an end record that counts was read
+        self.passed_over = 0  # offset of the last byte that was passed over
+        self.taken = 0  # offset of the last whole packet, or of its layer
+        self.work = 0  # bytes checked while searching for a whole record
 
     def whole(self, at: int, kinds: Sequence[int] = range(256)) -> bool:
-        record = read_record(self.data, at, len(self.file.packets))
+        record = read_record(self.data, at, self.expected)
         self.work += record.end - at if record else 1
         return record is not None and record.number is not None and record.kind in kinds
 
     def usable(self, record: Record) -> bool:
-        """Whole, or a layer right behind its packet with a whole record or the end of the file behind it."""
-        if record.number is not None:
-            return True
+        """Whether a record is whole, or a damaged layer that section 8 lets a reader use.
+
+        Such a layer stands right behind its packet, and a whole record or the end of the file follows it.
+        """
+        if record.number is not None or not self.file.layers:
+            return record.number is not None
         behind = [before.kind for before in self.records[-1:]] == [PACKET]
         return behind and record.kind == LAYER and (record.end == len(self.data) or self.whole(record.end))
 
     def read(self) -> File:
         at, size = 24, len(self.data)
         while at < size:
-            record = read_record(self.data, at, len(self.file.packets))
+            record = read_record(self.data, at, self.expected)
             if record and self.usable(record):
                 try:
                     self.take(record)
@@ -430,7 +439,7 @@ class Reader:
             samples = int.from_bytes(body, "little")
             if samples != UNKNOWN:
                 taken = self.reached()[1] * 160 - -(-samples * 16000 // file.rate)
-                if not (file.packets and samples and taken < 16 * 160):
+                if not (self.reached()[1] and samples and taken < 16 * 160):
                     raise Damaged("the end is not that of the packets before it")
                 file.samples, self.ended = samples, True
         elif record.kind == INDEX and record.end == len(self.data):
@@ -438,6 +447,7 @@ class Reader:
 
     def take_packet(self, record: Record) -> None:
         file, number = self.file, record.number or 0
+        self.expected = number + 1
         if self.ended:
             raise Damaged("a packet behind the end")
         if file.packets and file.packets[-1] and file.packets[-1].hops < file.packet_hops:
@@ -446,28 +456,35 @@ class Reader:
         file.damage += [f"packet {n} is missing" for n in range(len(file.packets), number)]
         file.packets += [None] * (number + 1 - len(file.packets))
         packet, payload = read_packet(record.body, file)
-        file.packets[-1] = packet
-        if file.samples is not None and number * file.packet_hops * file.rate >= file.samples * 100:
-            return  # it is behind the end
+        file.packets[-1], self.taken = packet, record.begin
+        if self.behind_the_end(number):
+            return
         packet.lost = True
         packet.channels = read_channels(packet, payload, self.model)
         packet.lost = False
 
+    def behind_the_end(self, number: int) -> bool:
+        """Whether a packet begins at or after the end that the header gives."""
+        file = self.file
+        return file.samples is not None and number * file.packet_hops * file.rate >= file.samples * 100
+
     def take_layer(self, record: Record) -> None:
         last = next((r.number for r in reversed(self.records) if r.kind == PACKET), None)
         packet = self.file.packets[-1] if last == len(self.file.packets) - 1 else None
-        if packet is None or record.number not in (None, last):
+        if packet is None or last is None or record.number not in (None, last):
             raise Damaged("a layer without its packet")
         if not self.file.layers:
             raise Damaged("a layer where the header says that there are none")
-        if packet.layer and (not packet.doubtful or record.number is None):
+        if packet.layered:
             raise Damaged("a second layer of the packet")
-        packet.layer, packet.doubtful = read_layer(record.body, packet, self.model), record.number is None
-        if packet.doubtful:
+        packet.layer, packet.layered, self.taken = None, record.number is not None, record.begin
+        if packet.coded and not self.behind_the_end(last):
+            packet.layer = read_layer(record.body, packet, self.model)
+        if not packet.layered:
             raise Damaged("the checksum of the layer does not hold")
 
     def take_index(self, record: Record) -> None:
-        """The index, held against the records before it."""
+        """Parse an index and compare it with the records before it."""
         distances, at, body = [int.from_bytes(record.body[:5], "little")], 5, record.body[:-4]
         with suppress(Damaged):  # then it does not hold
             while at < len(body):
@@ -484,18 +501,17 @@ class Reader:
         self.file.index = Index(offsets, end, holds)
 
     def reached(self) -> tuple[int, int]:
-        """Number of the last whole packet, and the hop where it ends."""
+        """Number of the last whole packet (-1: none), and the hop where it ends."""
         last = max((n for n, packet in enumerate(self.file.packets) if packet), default=-1)
         packet = self.file.packets[last] if last >= 0 else None
         return last, last * self.file.packet_hops + packet.hops if packet else 0
 
     def finish(self) -> None:
-        """What only the whole file shows."""
+        """Set duration and missing packets, which need the whole file."""
         file, (last, end) = self.file, self.reached()
         if last < 0:
             raise Unreadable("no whole packet")
-        begin = max(r.begin for r in self.records if r.kind in (PACKET, LAYER) and r.number in (last, None))
-        more = (len(file.packets) > last + 1 or self.passed_over > begin) and end % file.packet_hops == 0
+        more = (len(file.packets) > last + 1 or self.passed_over > self.taken) and end % file.packet_hops == 0
         del file.packets[last + 1 :]
         file.hops = end
         if file.samples is not None:
@@ -518,7 +534,7 @@ def read(data: bytes, model: Model) -> File:
 
 
 def noise(seed: int, stream: int, step: int, number: int, count: int) -> list[int]:
-    """The first elements of a sequence of section 7."""
+    """The first `count` elements of a noise sequence, section 7."""
     elements: list[int] = []
     for group in range(-(-count // 16)):
         a, b, c, d, k, m = group, number, step, stream, seed, 0

@@ -1,15 +1,18 @@
 """Real clips, and the embedded models, loaded once."""
 
+import io
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
 from aldm.codec import Codec
+from aldm.codec.fit.data.audio_cache import is_held_out
 from hypothesis import settings
 from tiny_audioldm2 import networks, save, text_stack
 
@@ -71,3 +74,19 @@ def text_checkpoint(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) 
     """The same with its text encoders."""
     folder = shutil.copytree(checkpoint, tmp_path_factory.mktemp("checkpoint") / "tiny")
     return save(folder, text_stack())
+
+
+@pytest.fixture(scope="session")
+def shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tar of the clips, under names of which some are held out."""
+    path = tmp_path_factory.mktemp("shard") / "clips.tar"
+    with tarfile.open(path, "w") as tar:
+        for file in sorted(DATA.glob("*.flac")):
+            for held_out, wanted in ((False, 6), (True, 2)):
+                names = (f"a/{file.stem}{number}__0.flac" for number in range(1000))
+                for name in [name for name in names if is_held_out(name) == held_out][:wanted]:
+                    tar.add(file, name)
+        broken = tarfile.TarInfo("a/broken.wav")
+        broken.size = 9
+        tar.addfile(broken, io.BytesIO(b"not sound"))
+    return path

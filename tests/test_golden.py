@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 from aldm.codec import Codec
-from aldm.codec.adaptive import AdaptiveCodebook
-from aldm.codec.folder import ModelError, find_model
+from aldm.codec.errors import ModelError
+from aldm.codec.model_folder import find_model
+from aldm.codec.quantization.adaptive import AdaptiveCodebook
 from aldm.format import DamageError, FormatError, NotAldmError, VersionError
 from aldm.format.container import NO_BASE, Packet
 from aldm.format.entropy import decode_indices
 from aldm.format.layer import Layer
 from aldm.format.stream import StreamReader
-from test_reference_decoder import reference
+from reference import reference
 
 GOLDEN = Path(__file__).parent / "golden"
 MODELS = {
@@ -30,7 +31,7 @@ EXPECTED: dict[str, Any] = (
     json.loads((GOLDEN / "expected.json").read_text()) if (GOLDEN / "expected.json").exists() else {}
 )
 ERRORS = {e.__name__: e for e in (DamageError, FormatError, NotAldmError, VersionError, ModelError)}
-pytestmark = pytest.mark.filterwarnings("ignore::aldm.codec.checkpoint.Notice")
+pytestmark = pytest.mark.filterwarnings("ignore::aldm.codec.errors.AldmWarning")
 
 
 @functools.cache

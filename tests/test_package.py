@@ -28,6 +28,7 @@ def test_wheel_holds_weights_and_licences(tmp_path: Path) -> None:
             assert f"aldm/codec/models/{folder}/{file}" in names
     assert sum(name.endswith("LICENSE") for name in names) >= 3  # the code's, and the models' twice
     assert "aldm/codec/py.typed" in names
+    assert {f"aldm/codec/fit/recipes/{name}.toml" for name in ("base", "klt")} <= set(names)
     assert not any(name.startswith(("tests", "spec")) for name in names)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import soundfile as sf
 import torch
-from aldm.codec.mel import LogMel
+from aldm.codec.dsp.mel import LogMel
 
 DATA = Path(__file__).parent / "data"
 

@@ -10,7 +10,7 @@ import types
 from pathlib import Path
 from typing import Any
 
-from .base import SAMPLE_RATE, Family, Metric, Pair, Scores
+from .base import EXTRA, SAMPLE_RATE, Family, Metric, Pair, Scores
 
 RATED = "mean opinion score from 1 to 5, predicted by a network without the original"
 DNSMOS_KEYS = {
@@ -88,6 +88,7 @@ FAMILIES = (
         (Metric("distillmos", "DistillMOS", "MOS", "higher", "naturalness", f"Overall quality: {RATED}."),),
         distillmos,
         ("distillmos", "xls_r_sqa"),
+        f"{EXTRA} and pip install --no-deps distillmos xls-r-sqa",
         shortest=1.0,
         speech_only=True,
         compares=False,

@@ -13,14 +13,14 @@ import torch
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
 
-from ..adaptive import AdaptiveCodebook
-from ..audioldm2 import AudioLDM2
-from ..folder import TABLES, VECTORS
-from ..text import PARTS, embed
-from ..unet import CONDITION, UNet
-from .dataset import AudioCache
-from .tables import fit_tables
-from .vq import fit_vector_codebook
+from ..audioldm2.model import AudioLDM2
+from ..audioldm2.text import PARTS, embed
+from ..audioldm2.unet import CONDITION, UNet
+from ..model_folder import TABLES, VECTORS
+from ..quantization.adaptive import AdaptiveCodebook
+from .data.audio_cache import AudioCache
+from .stages.tables import fit_tables
+from .stages.tokens import fit_vector_codebook
 
 CODED = ("vae", "vocoder", "unet", "scheduler")
 
@@ -79,8 +79,8 @@ def fit_checkpoint(
         codes, level = vectors.codes.astype(np.float16), np.array(vectors.level, np.int32)
         save_arrays(dict(codes=codes, level=level), out / VECTORS)
     if isinstance(model.denoiser, UNet) and all(map(model.checkpoint.has, PARTS)):
-        told = embed(model.checkpoint, "", model.device, model.dtype)
-        save_file({k: v.float().cpu().contiguous() for k, v in told._asdict().items()}, out / CONDITION)
+        conditioning = embed(model.checkpoint, "", model.device, model.dtype)
+        save_file({k: v.float().cpu().contiguous() for k, v in conditioning._asdict().items()}, out / CONDITION)
     return AudioLDM2.from_pretrained(out, device, dtype)
 
 

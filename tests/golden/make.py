@@ -18,10 +18,11 @@ import numpy as np
 import soundfile as sf
 import torch
 from aldm.codec import Codec
-from aldm.codec.audioldm2 import AudioLDM2
-from aldm.codec.diffusion import DDCM
-from aldm.codec.fit.tables import fit_tables
-from aldm.codec.folder import TABLES, ModelError
+from aldm.codec.audioldm2.model import AudioLDM2
+from aldm.codec.diffusion.ddcm import DDCM
+from aldm.codec.errors import ModelError
+from aldm.codec.fit.stages.tables import fit_tables
+from aldm.codec.model_folder import TABLES
 from aldm.format import FormatError
 from aldm.format import container as c
 from aldm.format.adaptive import encode_adaptive
@@ -110,6 +111,17 @@ def valid() -> Iterator[tuple[str, bytes]]:
     yield "both", short.encode(music[:40000], 16000, quality=10, layers="both", ddcm=DDCM(6, 64))
     yield "both-two-atoms", short.encode(stereo, 16000, quality=4, layers="both", ddcm=DDCM(4, 16, block=2, atoms=2))
     yield "ddcm", short.encode(music[:40000], 16000, layers="ddcm", ddcm=DDCM(8, 256))
+    ddcm = short.encode(np.stack([speech[:20480], quiet[:20480]]), 16000, layers="ddcm", ddcm=DDCM(2))
+    silent = [
+        dataclasses.replace(Packet.parse(r.body, Header.parse(ddcm)), gains=(c.GAIN_SILENT,) * 2)
+        for r in records(ddcm)
+        if r.kind == c.PACKET
+    ]
+    bodies = [(p.pack(), n) for n, p in enumerate(silent)]
+    yield (
+        "silent-packets-with-layers-of-another-denoiser",
+        ddcm[:24] + b"".join(pack_record(c.PACKET, body, n) + pack_record(c.LAYER, bytes(12), n) for body, n in bodies),
+    )
     yield "generated", short.generate(1.5, 7, DDCM(5))
     base = short.encode(speech[:30000], 16000, quality=20)
     yield "unknown-record", base[:24] + pack_record(0x7E, b"from 1.7") + base[24:] + pack_record(0x21, b"")
@@ -229,6 +241,23 @@ def damaged() -> Iterator[tuple[str, bytes]]:
     yield "layer-without-the-flag", dataclasses.replace(Header.parse(both), layers=False).pack() + both[24:]
     other = pack_record(c.LAYER, bytes(2) + records(both)[3].body[2:], 1)
     yield "layer-of-another-denoiser", head + b"".join([*parts[:3], other, *parts[4:]])
+    body = records(both)[3].body
+    yield (
+        "layer-that-does-not-parse-and-a-second",
+        head + b"".join([*parts[:3], pack_record(c.LAYER, body[:-1], 1), *parts[3:]]),
+    )
+    yield "layer-numbered-64-ahead", head + b"".join([*parts[:3], pack_record(c.LAYER, body, 65), *parts[4:]])
+    yield "garbage-before-a-second-layer", head + b"".join([*parts[:4], b"garbage", parts[3]])
+    flagless = dataclasses.replace(Header.parse(both), layers=False).pack()
+    yield "damaged-layer-without-the-flag", flagless + b"".join([*parts[:3:2], bytes(flipped)])
+    head, parts = unknown, [base[r.offset : r.offset + r.size] for r in records(base)]
+    end = c.pack_end(20000)
+    first = pack_record(c.PACKET, b"\0" + records(base)[0].body[1:])  # of no duration
+    yield "end-before-the-first-whole-packet", head + first + end + b"".join(parts[1:])
+    behind = pack_record(c.PACKET, records(base)[4].body, 67)
+    yield "numbers-go-on-behind-the-end", head + b"".join([*parts[:2], c.pack_end(30000), parts[3], behind])
+    last = pack_record(c.PACKET, dataclasses.replace(packets[1], hops=48).pack(), 1)
+    yield "short-packet-and-packets-behind-the-end", head + b"".join([parts[0], last, c.pack_end(17000), *parts[2:]])
     yield "record-longer-than-the-file", base[:24] + b"P\xff\xff\x7f" + base[24:]
     indexed = codec.encode(speech, 16000, quality=14, index=True)
     yield "index-flipped-bit", indexed[:-6] + bytes([indexed[-6] ^ 4]) + indexed[-5:]

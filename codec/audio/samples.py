@@ -1,0 +1,59 @@
+"""Samples in memory: arrays, lists and tensors of any usual type -> float32 [C, N]."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import AudioError
+
+INTEGER_SCALE = {"int16": 1 << 15, "int32": 1 << 31}
+LOUDEST = 1e4
+MANY_CHANNELS = 8  # more than these, of less than FEW samples for each: the axes are the wrong way round
+FEW = 10
+
+
+def check_samples(block: np.ndarray) -> None:
+    """Raises AudioError for samples that are not finite, or absurdly loud."""
+    if not np.isfinite(block).all():
+        raise AudioError("audio with NaN or infinite samples")
+    if np.abs(block).max(initial=0) > LOUDEST:
+        raise AudioError(f"audio with samples beyond {LOUDEST:g} times full scale")
+
+
+def as_samples(data: Any) -> np.ndarray:
+    """Samples [N] or [C, N] as float32 [C, N], full scale 1.
+
+    Args:
+        data: a list, array or tensor (any device, with or without gradient). Floating point has full scale 1; int16,
+            int32 and uint8 are scaled by the range of their type.
+
+    Raises:
+        AudioError: another shape or type, or more channels than samples.
+    """
+    if hasattr(data, "detach"):
+        data = data.detach().cpu()
+        data = data.float() if str(data.dtype) == "torch.bfloat16" else data
+    try:
+        wave = np.asarray(data)
+    except (ValueError, TypeError) as error:
+        raise AudioError(f"samples must be numbers [N] or [C, N]: {error}") from error
+    kind = wave.dtype.name
+    if wave.ndim not in (1, 2) or not (wave.dtype.kind == "f" or kind in INTEGER_SCALE or kind == "uint8"):
+        raise AudioError(
+            f"samples must be [N] or [C, N] of floating point (full scale 1), int16, int32 or uint8, "
+            f"not {wave.dtype} {list(wave.shape)}"
+        )
+    wave = np.atleast_2d(wave)
+    channels, count = wave.shape
+    if count and (channels > max(2, count) or (channels > MANY_CHANNELS and count < FEW * channels)):
+        raise AudioError(
+            f"samples [{channels}, {count}] are {channels} channels of {count} samples; "
+            "if they are [N, C], transpose them: samples.T"
+        )
+    if kind == "uint8":
+        return (wave.astype(np.float32) - 128) / 128
+    if kind in INTEGER_SCALE:
+        return wave.astype(np.float32) / INTEGER_SCALE[kind]
+    return wave.astype(np.float32, copy=False)

@@ -1,0 +1,256 @@
+"""Packets -> audio: one file or stream, packet by packet."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import BinaryIO
+
+import numpy as np
+from torch import Tensor
+
+from ...format import container
+from ...format.errors import DamageError
+from ...format.stream import Item, StreamReader
+from ..audio.reader import length_at, resample
+from ..context import each_in_own_context, in_own_context
+from ..dsp.loudness import PEAK, peak_of
+from ..stages import CodecModel
+from ..values import DecodedLatents, Frames
+from .channels import Crossfade, LazyFrames, VocoderBank, map_unique
+from .packets import PacketDecoder
+
+Channel = tuple[int, float] | None  # which of those that are coded, and what it is multiplied by; None: silent
+BLOCK_VALUES = 1 << 21  # of a block [C, n]: 8 MB
+MAX_DURATION = 360000.0  # seconds: 100 h
+EDGE = 48  # frames that a decoder which starts in the middle hears before it, so that its first sample is settled
+
+
+class Decoder:
+    """Decodes one file or stream with one model, packet by packet.
+
+    Args:
+        source: bytes; a buffered binary file object, which may be a pipe that is still being written; or a reader.
+        strict: refuse damage, instead of concealing damaged packets.
+        max_duration: seconds of sound that `blocks` gives at most: a file of 1 kB can claim hours.
+        layers, refine, prompt, from_step: see `PacketDecoder`.
+
+    Attributes:
+        header: of the file.
+        damage: a line for each thing that was missing or changed, as far as the file was read.
+        decoded: how many packets were decoded.
+        refine: steps of diffusion that packets without an enhancement layer get.
+
+    Raises:
+        FormatError: not an .aldm file, a newer version, or a damaged header.
+        ModelError: the file needs another model, or a denoiser, which this one has not.
+    """
+
+    def __init__(
+        self,
+        model: CodecModel,
+        source: bytes | BinaryIO | StreamReader,
+        strict: bool = False,
+        layers: str = "all",
+        refine: int = 0,
+        prompt: str | None = None,
+        from_step: int = 0,
+        max_duration: float = MAX_DURATION,
+    ):
+        self.model, self.strict, self.max_duration = model, strict, max_duration
+        self.reader = source if isinstance(source, StreamReader) else StreamReader(source)
+        self.header, self.damage, self.decoded = self.reader.header, self.reader.damage, 0
+        self._packets = PacketDecoder(model, self.header, layers, refine, prompt, from_step)
+        self.refine = self._packets.refine
+        self._history: list[Tensor | None] = [None] * self.header.channels  # latents before the next packet
+
+    @each_in_own_context
+    def blocks(
+        self, original_rate: bool = False, start: float = 0.0, duration: float | None = None
+    ) -> Iterator[np.ndarray]:
+        """The sound, or a part of it, as blocks [C, n], each as soon as its packet is read. To be called once.
+
+        Args:
+            original_rate: resample to the rate of what was encoded.
+            start, duration: seconds; of a seekable file, only what they need is read.
+
+        Raises:
+            DamageError: nothing that can be decoded, or damage that `strict` refuses.
+            ValueError: nothing there, or more than `max_duration`.
+        """
+        own, hop = self.model.mel.sample_rate, self.model.mel.hop_length
+        rate = self.header.sample_rate if original_rate else own
+        begin, end = self._part(rate, start, duration)
+        first = max(0, begin * container.HOPS_PER_SECOND // rate - EDGE)
+        last = math.inf if duration is None else -(-int(end) * container.HOPS_PER_SECOND // rate) + EDGE
+        channels = self.header.channels
+        piece = max(1, BLOCK_VALUES * own // (channels * max(rate, own)))
+        blocks = resample(self._synthesize(first, last, piece), own, rate, channels)
+        offset, given = first * hop * rate // own, 0
+        if math.isfinite(known := min(end, self._whole(rate))):
+            self._check_duration((known - begin) / rate)
+        for block in cut(blocks, begin - offset, lambda: min(end, self._whole(rate)) - offset):
+            given += block.shape[1]
+            self._check_duration(given / rate)
+            yield block
+        if not given:
+            seconds = self.reader.hops / container.HOPS_PER_SECOND
+            raise ValueError(f"nothing to decode from {start:g} s on: the file has {seconds:.2f} s")
+
+    def _check_duration(self, seconds: float) -> None:
+        if seconds > self.max_duration:
+            raise ValueError(
+                f"{seconds / 3600:.1f} h of sound are more than the limit of {self.max_duration / 3600:g} h; "
+                "a larger maximum duration allows it"
+            )
+
+    def length(self, original_rate: bool = False, start: float = 0.0, duration: float | None = None) -> int | None:
+        """How many samples `blocks` will give, if the file is whole; None: it does not say yet.
+
+        Raises:
+            ValueError: nothing there.
+        """
+        rate = self.header.sample_rate if original_rate else self.model.mel.sample_rate
+        begin, end = self._part(rate, start, duration)
+        end = min(end, self._whole(rate))
+        return int(end) - begin if self.reader.samples is not None else None
+
+    def _whole(self, rate: int) -> float:
+        """Samples of the whole file at a rate, as far as is known."""
+        samples = self.reader.samples
+        return math.inf if samples is None else length_at(samples, self.header.sample_rate, rate)
+
+    def _part(self, rate: int, start: float, duration: float | None) -> tuple[int, float]:
+        """First sample of a part and the one behind its last."""
+        if not all(map(math.isfinite, (start, duration or 0))) or start < 0 or round(start * rate) >= self._whole(rate):
+            raise ValueError(f"nothing to decode from {start:g} s on: the file has {self._whole(rate) / rate:.2f} s")
+        begin = round(start * rate)
+        return begin, math.inf if duration is None else begin + max(1, round(duration * rate))
+
+    def _synthesize(self, first: int, last: float, piece: int) -> Iterator[np.ndarray]:
+        """Waveform blocks [C, n], n at most `piece`, of frames first .. last - 1, as far as there are packets."""
+        size = self.header.packet_hops
+        bank = VocoderBank(self.model, self.header.channels, piece)
+        crossfade = Crossfade(self.model.overlap)
+        missing, pushed = 0, False  # frames that wait for the next packet
+        start = max(0, first - self.model.overlap) // size
+        for item in self._items(max(0, start * size - self.model.context) // size):
+            begin = item.number * size
+            if begin >= last:
+                break
+            frames = self._frames(item, heard=item.number >= start)
+            if item.number < start:
+                continue
+            hops = item.packet.hops if item.packet else size
+            skip, stop = max(0, first - begin), int(min(hops, last - begin))
+            frames = crossfade.join(frames, hops)
+            if skip >= stop:
+                continue
+            if frames is None:
+                missing += stop - skip
+                continue
+            part = slice(skip, stop)
+            frames = map_unique(lambda f, part=part: lambda: f().during(part), frames)
+            yield from bank.fill(missing, frames)
+            yield from bank.push(frames)
+            missing, pushed = 0, True
+        yield from bank.fill(missing, None)
+        if pushed or missing:
+            yield from bank.flush()
+
+    def _items(self, first: int) -> Iterator[Item]:
+        """Packets from number `first` on, and errors where damage ends it."""
+        for item in self.reader.packets(first):
+            self._refuse()
+            yield item
+        self._refuse(nothing=not self.reader.hops)
+
+    def _refuse(self, nothing: bool = False) -> None:
+        if self.damage and (self.strict or nothing):
+            more = f" (and {len(self.damage) - 1} more)" if len(self.damage) > 1 else ""
+            raise DamageError(f"damaged file: {self.damage[0]}{more}")
+
+    @in_own_context
+    def latents(self, item: Item) -> DecodedLatents:
+        """Latents of a packet's channels that are neither silent nor a copy.
+
+        Raises:
+            DamageError: the packet is missing, or does not decode.
+        """
+
+        def report(problem: DamageError) -> None:
+            self.damage.append(f"{self.reader.place(item.number)}: {problem}")
+
+        return self._packets.decode(item.packet, item.layer, item.number, self.reader.comments, report)
+
+    def _frames(self, item: Item, heard: bool) -> list[LazyFrames] | None:
+        """What renderers take, of each group of channels; None if the packet is missing or does not decode.
+
+        That of a group that equals the one before is the same object.
+
+        Args:
+            heard: whether it is more than context of the next packet.
+        """
+        before, self._history = self._history, [None] * self.header.channels
+        if item.packet is None:
+            return None
+        try:
+            latents = self.latents(item)
+        except DamageError as error:
+            self.damage.append(f"{self.reader.place(item.number)}: {error}")
+            self._refuse()
+            return None
+        self._refuse()
+        self.decoded += heard
+        channels, histories = list[Channel](), list[Tensor | None]()
+        for c, gain in enumerate(item.packet.gains):
+            if gain == container.GAIN_COPY:
+                channels.append(channels[-1])
+                self._history[c] = self._history[c - 1]
+            elif gain == container.GAIN_SILENT:
+                channels.append(None)
+            else:
+                coded = len(histories)
+                channels.append((coded, peak_of(gain) / PEAK))
+                histories.append(before[c])
+                values = latents.final.values[coded : coded + 1]
+                self._history[c] = self.model.history(before[c], values, item.packet.hops)
+        count, size = item.packet.hops + self.model.overlap, self.model.batch
+        groups = [channels[first : first + size] for first in range(0, len(channels), size)]
+        out: list[LazyFrames] = []
+        for g, group in enumerate(groups):
+            same = g and group == groups[g - 1]
+            out.append(out[-1] if same else functools.partial(self._group, latents, histories, group, count))
+        return out
+
+    def _group(
+        self, latents: DecodedLatents, histories: list[Tensor | None], channels: list[Channel], count: int
+    ) -> Frames:
+        """Frames of a group of channels, `count` of them each.
+
+        Args:
+            latents: of all channels that are coded.
+            histories: latents before those of each coded channel.
+        """
+        rows = sorted({channel[0] for channel in channels if channel})
+        made = self.model.frames(latents.rows(rows), [histories[row] for row in rows]) if rows else None
+        silence = Frames.silence(1, self.model.frame_size, count, self.model.device)
+        parts = [
+            made.channel(rows.index(channel[0])).times(channel[1]) if made and channel else silence
+            for channel in channels
+        ]
+        return Frames.stack(parts, 0)
+
+
+def cut(blocks: Iterable[np.ndarray], begin: int, end: Callable[[], float]) -> Iterator[np.ndarray]:
+    """Samples begin .. end() - 1 of a stream of blocks [C, n]; the end may be known as late as at the last block."""
+    at = 0
+    for block in blocks:
+        stop = min(end() - at, block.shape[1])
+        part = block[:, max(0, begin - at) : max(0, int(stop))]
+        at += block.shape[1]
+        if part.shape[1]:
+            yield part
+        if at >= end():
+            return

@@ -1,0 +1,145 @@
+"""Audio -> packets of latents, which wait for their quality to be chosen."""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from ...format import container
+from ..audio.framing import Framer, Window
+from ..dsp.loudness import PEAK, gain_of
+from ..stages import CodecModel
+from ..values import LoudnessTarget
+
+
+@dataclass
+class AnalyzedChannel:
+    """A channel of a packet that is neither silent nor a copy.
+
+    Attributes:
+        latents: [C, N].
+        loudness: what keeps its level, if the model has it kept.
+        target: what the base layer quantises in place of the latents, once energy is compensated for.
+    """
+
+    latents: np.ndarray
+    loudness: LoudnessTarget | None = None
+    target: np.ndarray | None = None
+
+    @property
+    def base(self) -> np.ndarray:
+        """What the base layer quantises."""
+        return self.latents if self.target is None else self.target
+
+
+@dataclass
+class AnalyzedPacket:
+    """A packet before quantisation.
+
+    Attributes:
+        hops: duration in units of 10 ms.
+        gains: one per channel, as in `Packet`.
+        channels: those that are neither silent nor a copy.
+    """
+
+    hops: int
+    gains: list[int] = field(default_factory=list)
+    channels: list[AnalyzedChannel] = field(default_factory=list)
+
+
+class Spool:
+    """Analysed packets, to be read again and again; those of a long file lie in a temporary file."""
+
+    IN_MEMORY = 1 << 25  # bytes; ten minutes have 14 MB for each channel
+
+    def __init__(self, packets: Iterable[AnalyzedPacket] = ()):
+        self._file = tempfile.SpooledTemporaryFile(self.IN_MEMORY)  # noqa: SIM115
+        self._count = 0
+        for packet in packets:
+            self.append(packet)
+
+    def append(self, packet: AnalyzedPacket) -> None:
+        """Add one. All others have to be read to their end."""
+        pickle.dump(packet, self._file)
+        self._count += 1
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[AnalyzedPacket]:
+        self._file.seek(0)
+        for _ in range(self._count):
+            yield pickle.load(self._file)
+
+
+class Analyzer:
+    """Makes packets of `packet_vectors` latent vectors with one model."""
+
+    def __init__(self, model: CodecModel, packet_vectors: int):
+        self.model, self.packet_vectors = model, packet_vectors
+
+    def framer(self) -> Framer:
+        """For one stream of samples at the codec's rate."""
+        model, mel, patch = self.model, self.model.mel, self.model.patch_samples
+        behind, context = model.overlap * mel.hop_length, model.context * mel.hop_length
+        return Framer(self.packet_vectors * patch, mel.pad, patch, behind, context)
+
+    def analyze(self, blocks: Iterable[np.ndarray]) -> Iterator[AnalyzedPacket]:
+        """Waveform blocks [C, n] at the codec's rate -> packets of latents, one after the other."""
+        group = list[Window]()
+        for window in self._windows(blocks):
+            if group and window.shape != group[0].shape:
+                yield from self.analyze_windows(group)
+                group = []
+            group.append(window)
+            if len(group) * len(window.samples) >= self.model.batch:
+                yield from self.analyze_windows(group)
+                group = []
+        yield from self.analyze_windows(group)
+
+    def _windows(self, blocks: Iterable[np.ndarray]) -> Iterator[Window]:
+        framer = self.framer()
+        for block in blocks:
+            yield from framer.push(block)
+        yield from framer.flush()
+
+    def analyze_windows(self, windows: Sequence[Window]) -> list[AnalyzedPacket]:
+        """Samples of packets of equal shape with those around them, as `framer` gives them -> their latents."""
+        mel, waiting = self.model.mel, list[tuple[AnalyzedPacket, np.ndarray]]()
+        packets = []
+        for samples, before, after in windows:
+            own = slice(before // mel.hop_length, (samples.shape[1] - 2 * mel.pad - after) // mel.hop_length)
+            packet = AnalyzedPacket(own.stop - own.start - self.model.overlap)
+            packets.append(packet)
+            for c, channel in enumerate(samples):
+                if c and np.array_equal(channel, samples[c - 1]):
+                    packet.gains.append(container.GAIN_COPY)
+                    continue
+                core = channel[mel.pad + before : len(channel) - mel.pad - after]
+                peak = float(np.abs(core - core.mean()).max())
+                packet.gains.append(gain_of(peak))
+                if packet.gains[-1] == container.GAIN_SILENT:
+                    continue
+                waiting.append((packet, ((channel - core.mean()) * np.float32(PEAK / peak)).astype(np.float32)))
+                if len(waiting) >= self.model.batch:
+                    self._transform(waiting, own)
+                    waiting.clear()
+        if waiting:
+            self._transform(waiting, own)
+        return packets
+
+    @torch.inference_mode()
+    def _transform(self, normalised: Sequence[tuple[AnalyzedPacket, np.ndarray]], own: slice) -> None:
+        """Give packets the latents of their channels, all at once; `own` are their frames."""
+        mel, waves = self.model.mel, np.stack([wave for _, wave in normalised])
+        magnitudes = mel.spectrum(torch.from_numpy(waves).to(self.model.device)).abs()
+        frames = mel.from_magnitudes(magnitudes)
+        latents = self.model.encode_mel(frames, own).cpu().numpy()
+        targets = self.model.loudness_targets(magnitudes, frames, latents, own)
+        for (packet, _), channel, target in zip(normalised, latents, targets, strict=True):
+            packet.channels.append(AnalyzedChannel(channel, target))

@@ -1,0 +1,145 @@
+"""A model in the making: its parts, as far as stages have made them, and how they are kept between stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...format.entropy import Tables
+from ..diffusion.denoiser import Denoiser
+from ..dsp.mel import LogMel
+from ..model import Model
+from ..nn.autoencoder import Autoencoder
+from ..nn.corrector import Corrector
+from ..nn.magnitude_net import MagnitudeNet
+from ..nn.predictor import Predictor
+from ..quantization.scalar import ScalarCodebook
+from ..quantization.vector import VectorCodebook
+
+NETWORKS: dict[str, type[nn.Module]] = dict(
+    autoencoder=Autoencoder,
+    predictor=Predictor,
+    magnitude_net=MagnitudeNet,
+    corrector=Corrector,
+    denoiser=Denoiser,
+)
+WITH_MEL = ("magnitude_net", "corrector")  # networks whose constructors take the front-end first
+
+
+@dataclass
+class Draft:
+    """Parts of a model; None: not made yet, or not part of it.
+
+    Attributes:
+        sizes: options of new networks, by part.
+        gains: [levels, C], factors on the quantiser's steps.
+    """
+
+    mel: LogMel
+    default_quality: int = 24
+    sizes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    autoencoder: Autoencoder | None = None
+    gains: np.ndarray | None = None
+    predictor: Predictor | None = None
+    tables: Tables | None = None
+    magnitude_net: MagnitudeNet | None = None
+    corrector: Corrector | None = None
+    denoiser: Denoiser | None = None
+    vectors: VectorCodebook | None = None
+
+    @classmethod
+    def of(cls, model: Model) -> Draft:
+        """The parts of a model that exists."""
+        parts = {name: getattr(model, name) for name in ("autoencoder", "magnitude_net", "corrector", "denoiser")}
+        codebook = model.codebook
+        parts |= dict(gains=codebook.gains, predictor=codebook.predictor, tables=codebook.tables, vectors=model.vectors)
+        return cls(model.mel, model.default_quality, **parts)
+
+    def model(self) -> Model | None:
+        """A model of the parts, or None: some that it needs are not there."""
+        if self.autoencoder is None or self.tables is None:
+            return None
+        net, corrector = self.magnitude_net, self.corrector
+        return Model(
+            self.mel,
+            self.autoencoder,
+            self.codebook(),
+            self.default_quality,
+            net,
+            corrector,
+            self.denoiser,
+            self.vectors,
+        )
+
+    def codebook(self) -> ScalarCodebook:
+        """Gains, predictor and, if there are any, tables.
+
+        Raises:
+            ValueError: no tables.
+        """
+        if self.gains is None or self.tables is None:
+            raise ValueError("there are no tables yet: a stage of kind tables must come before")
+        return ScalarCodebook(self.gains, self.tables, self.predictor)
+
+    def require(self, name: str) -> Any:
+        """A part.
+
+        Raises:
+            ValueError: it does not exist yet.
+        """
+        if (part := getattr(self, name)) is None:
+            raise ValueError(f"there is no {name} yet: the stage that makes it must come before")
+        return part
+
+    def new(self, name: str, **more: Any) -> Any:
+        """A new network of the recipe's size, random but for what its constructor sets to zero."""
+        before = (self.mel,) if name in WITH_MEL else ()
+        torch.manual_seed(0)
+        network = NETWORKS[name](*before, **{**more, **self.sizes.get(name, {})})
+        setattr(self, name, network)
+        return network
+
+    def save(self, path: Path, parts: tuple[str, ...], **more: Any) -> None:
+        """Write some of the parts, and anything more that torch can save."""
+        stored: dict[str, Any] = {}
+        for name in parts:
+            part = getattr(self, name)
+            if part is None:
+                stored[name] = None
+            elif isinstance(part, nn.Module):
+                stored[name] = dict(config=part.config, state=part.state_dict())
+            elif isinstance(part, np.ndarray):
+                stored[name] = torch.from_numpy(part)
+            elif isinstance(part, Tables):
+                stored[name] = [
+                    torch.from_numpy(a.astype(np.int32)) for a in (part.bank, part.choice, part.transitions)
+                ]
+            elif isinstance(part, VectorCodebook):
+                stored[name] = dict(codes=torch.from_numpy(part.codes), level=part.level)
+        partial = path.with_suffix(".new")
+        torch.save(dict(parts=stored, **more), partial)
+        partial.replace(path)
+
+    def load(self, stored: dict[str, Any]) -> None:
+        """Take over the parts that `save` wrote."""
+        for name, value in stored.items():
+            if value is None:
+                setattr(self, name, None)
+            elif name in NETWORKS:
+                before = (self.mel,) if name in WITH_MEL else ()
+                network = NETWORKS[name](*before, **value["config"])
+                network.load_state_dict(value["state"])
+                setattr(self, name, network.eval().requires_grad_(False))
+            elif name == "gains":
+                self.gains = value.numpy()
+            elif name == "tables":
+                bank, choice, transitions = (a.numpy() for a in value)
+                small = np.uint8 if len(bank) <= 256 else np.uint16
+                self.tables = Tables(bank, choice.astype(small), transitions)
+            elif name == "vectors":
+                self.vectors = VectorCodebook(value["codes"].numpy(), value["level"])

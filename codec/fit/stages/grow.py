@@ -1,0 +1,127 @@
+"""More latent channels for a model that has learned already: the next eigenvectors of the KLT, and new weights of 0."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...diffusion.denoiser import Denoiser
+from ...nn.autoencoder import Autoencoder
+from ...nn.predictor import Predictor
+from ..draft import Draft
+from .base import HoursStage, Job
+from .denoiser import measure_prior
+from .klt import fit_klt
+from .predictor import LEAST_SCALE
+
+LAST = 32  # channels whose mean the new ones take for what they know nothing of
+
+
+def more_rows(state: dict[str, Tensor], name: str, count: int) -> None:
+    """Zeros below a matrix, or behind a vector."""
+    state[name] = torch.cat([state[name], state[name].new_zeros(count, *state[name].shape[1:])])
+
+
+def more_columns(state: dict[str, Tensor], name: str, parts: int, before: int, count: int) -> None:
+    """Zeros behind each of the first `parts` times `before` columns of a matrix [rows, columns, ...]."""
+    known, rest = state[name][:, : parts * before], state[name][:, parts * before :]
+    known = known.unflatten(1, (parts, before)).movedim(2, -1)
+    state[name] = torch.cat([F.pad(known, (0, count)).movedim(-1, 2).flatten(1, 2), rest], 1)
+
+
+def grow_autoencoder(old: Autoencoder, klt: dict[str, Tensor]) -> Autoencoder:
+    """One with as many channels as `klt` (of `fit_klt`) has; the old ones, and what it makes of them, stay.
+
+    The new channels are those of a KLT of the same data, less what the old ones see of them.
+    """
+    channels = len(klt["basis"])
+    new, state = Autoencoder(**{**old.config, "latent_channels": channels}), dict(old.state_dict())
+    have, count = old.latent_channels, channels - old.latent_channels
+    rows = klt["basis"][have:]
+    rows = rows - rows @ old.basis.T @ old.basis
+    orthogonal, signs = torch.linalg.qr(rows.T)
+    state["basis"] = torch.cat([old.basis, orthogonal.T * signs.diagonal().sign()[:, None]])
+    state["scale"] = torch.cat([old.scale, klt["scale"][have:]])
+    if old.width:
+        more_rows(state, "encoder_out.weight", count)
+        more_rows(state, "encoder_out.bias", count)
+        more_columns(state, "decoder_in.weight", 1, have, count)
+    new.load_state_dict(state)
+    return new.eval().requires_grad_(False)
+
+
+def grow_predictor(old: Predictor, scale: Tensor) -> Predictor:
+    """One for as many channels as `scale` [C] has; of the new ones it expects what it does of the last old ones."""
+    have, count = len(old.direct), len(scale) - len(old.direct)
+    new, state = Predictor(**{**old.config, "latent_channels": len(scale)}), dict(old.state_dict())
+    state["scale"] = torch.cat([old.scale, scale[have:].clamp(min=LEAST_SCALE)])
+    state["direct"] = torch.cat([old.direct, old.direct[-LAST:].mean().expand(count)])
+    more_columns(state, "inlet.weight", old.history, have, count)
+    more_rows(state, "outlet.weight", count)
+    more_rows(state, "outlet.bias", count)
+    new.load_state_dict(state)
+    return new.eval().requires_grad_(False)
+
+
+def grow_denoiser(old: Denoiser, mean: Tensor, deviation: Tensor) -> Denoiser:
+    """One with the prior of `measure_prior`, and no say about the new channels."""
+    have, count = len(old.mean), len(mean) - len(old.mean)
+    new, state = Denoiser(**{**old.config, "latent_channels": len(mean)}), dict(old.state_dict())
+    new.schedule, state["mean"], state["deviation"] = old.schedule, mean, deviation
+    more_columns(state, "input.weight", 2, have, count)
+    more_rows(state, "output.weight", count)
+    more_rows(state, "output.bias", count)
+    new.load_state_dict(state)
+    return new.eval().requires_grad_(False)
+
+
+def grow_gains(old: np.ndarray, channels: int) -> np.ndarray:
+    """Factors on the steps [levels, channels] of [levels, C]."""
+    new = np.repeat(old[:, -LAST:].mean(1, keepdims=True), channels - old.shape[1], 1)
+    return np.concatenate([old, new], 1).astype(np.float16).astype(np.float32)
+
+
+def reweigh(factors: np.ndarray, have: int) -> np.ndarray:
+    """Of the factors [channels] of `channel_gains`, what gains are multiplied by whose first `have` had theirs before.
+
+    The old channels get the square root, and the new ones besides what they are less heard than the last old ones.
+    """
+    new = np.sqrt(factors)
+    new[have:] *= factors[have:] / factors[have - LAST : have].mean()
+    return new
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grow(HoursStage):
+    """More latent channels for a model that has learned already. Tables go: a later stage fits new ones.
+
+    Attributes:
+        latent_channels: how many there will be.
+    """
+
+    kind = "grow"
+    changes = ("autoencoder", "gains", "predictor", "denoiser", "tables", "vectors")
+
+    hours: float = 2.8
+    latent_channels: int
+
+    def run(self, draft: Draft, job: Job) -> dict[str, float]:
+        autoencoder, gains = draft.require("autoencoder"), draft.require("gains")
+        have = autoencoder.latent_channels
+        if self.latent_channels <= have:
+            raise ValueError(
+                f"the model has {have} latent channels; latent_channels must be more, not {self.latent_channels}"
+            )
+        klt = fit_klt(job.cache, draft.mel, autoencoder.patch, self.latent_channels, self.hours)
+        draft.autoencoder = grow_autoencoder(autoencoder, klt)
+        draft.gains = grow_gains(gains, self.latent_channels)
+        draft.tables, draft.vectors = None, None
+        if draft.predictor is not None:
+            draft.predictor = grow_predictor(draft.predictor, klt["scale"])
+        if draft.denoiser is not None:
+            draft.denoiser = grow_denoiser(draft.denoiser, *measure_prior(draft, draft.denoiser.levels, job.cache))
+        return {}
