@@ -275,11 +275,11 @@ def test_vocoder_is_aligned_to_the_sample(large: Codec) -> None:
             if isinstance(layer, torch.nn.Conv1d | torch.nn.ConvTranspose1d):
                 layer.weight.copy_((layer.weight + layer.weight.flip(2)) / 2)
     vocoder = HifiGan(network, large.model.mel)
-    frames = torch.cat([torch.randn(1, 64, 50).exp() / 100, torch.ones(1, 1, 50)], 1)
+    frames = Frames.of(torch.randn(1, 64, 50).exp() / 100, 1.0)
     wave = vocoder.wave(frames)
     assert wave.shape == (1, 8000)
     tolerance = 1e-3 * float(wave.diff().abs().mean())
-    torch.testing.assert_close(vocoder.wave(frames.flip(2)), wave.flip(1), atol=tolerance, rtol=0)
+    torch.testing.assert_close(vocoder.wave(frames.map(lambda field: field.flip(2))), wave.flip(1), atol=tolerance, rtol=0)
 
 
 # base layer

@@ -256,7 +256,7 @@ def test_commands(tmp_path: Path) -> None:
     assert aldm("generate", b, "--seconds", 2, "--seed", 7).returncode == 0
     assert Header.parse(b.read_bytes()).quality == container.NO_BASE
     assert aldm("decode", b, wav, "--force").returncode == 0
-    assert aldm("decode", b, wav, "--force", "--layers", "base").returncode == 1
+    assert aldm("decode", b, wav, "--force", "--layers", "base").returncode == 2
 
 
 def test_layer_parameters_in_the_file(codec: Codec) -> None:
