@@ -279,7 +279,9 @@ def test_vocoder_is_aligned_to_the_sample(large: Codec) -> None:
     wave = vocoder.wave(frames)
     assert wave.shape == (1, 8000)
     tolerance = 1e-3 * float(wave.diff().abs().mean())
-    torch.testing.assert_close(vocoder.wave(frames.map(lambda field: field.flip(2))), wave.flip(1), atol=tolerance, rtol=0)
+    torch.testing.assert_close(
+        vocoder.wave(frames.map(lambda field: field.flip(2))), wave.flip(1), atol=tolerance, rtol=0
+    )
 
 
 # base layer

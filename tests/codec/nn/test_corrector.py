@@ -38,13 +38,14 @@ def test_pieces_are_the_whole(frames: int) -> None:
     """However a waveform comes, it is corrected as in one piece."""
     net = random_net()
     wave = torch.from_numpy(clip("speech")[: frames * 160])
-    expected = sides(wave)
+    magnitudes, scale, step = sides(wave)
+    expected = Frames(magnitudes, scale[:, None], (scale * step)[:, None])
     whole = Correction(MEL, net)
-    whole.expect(*expected)
+    whole.expect(expected)
     one = whole.push(wave[None], last=True)[0]
     stream, parts = Correction(MEL, net), []
     for start in range(0, frames, 90):
-        stream.expect(*(v[..., start : start + 90] for v in expected))
+        stream.expect(expected.during(slice(start, start + 90)))
     for piece in wave.split(4001):
         parts.append(stream.push(piece[None])[0])
     parts.append(stream.push(wave[None, :0], last=True)[0])
