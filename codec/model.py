@@ -68,7 +68,7 @@ class Model(CodecModel):
     magnitude_net: MagnitudeNet | None = None
     corrector: Corrector | None = None
     denoiser: Denoiser | None = None
-    vectors: VectorCodebook | None = None
+    vector_codebook: VectorCodebook | None = None
     name: str = ""
     fingerprint: bytes = bytes(32)
     device: str = "cpu"
@@ -104,7 +104,7 @@ class Model(CodecModel):
             if denoiser is not None:
                 denoiser.schedule = json.loads((folder / "scheduler/scheduler_config.json").read_text())
                 denoiser.fingerprint = fingerprint(folder, DENOISER_FILES)
-            vectors = load_vector_codebook(folder)
+            vector_codebook = load_vector_codebook(folder)
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise ModelError(
                 f"model folder {folder} does not load: {type(error).__name__} {str(error).splitlines()[0]}"
@@ -112,7 +112,7 @@ class Model(CodecModel):
         for network in (autoencoder, net, corrector):
             if network is not None:
                 network.to(device)
-        networks = (net, corrector, denoiser, vectors)
+        networks = (net, corrector, denoiser, vector_codebook)
         return cls(mel, autoencoder, codebook, quality, *networks, folder.name, fingerprint(folder), device)
 
     def save_pretrained(self, folder: Path) -> None:
@@ -130,8 +130,8 @@ class Model(CodecModel):
         if self.denoiser is not None:
             (folder / "scheduler").mkdir(parents=True, exist_ok=True)
             (folder / "scheduler/scheduler_config.json").write_text(json.dumps(self.denoiser.schedule) + "\n")
-        if self.vectors is not None:
-            save_vector_codebook(self.vectors, folder)
+        if self.vector_codebook is not None:
+            save_vector_codebook(self.vector_codebook, folder)
         save_codebook(self.codebook, folder)
         codec = {"default_quality": self.default_quality, "mel": self.mel.config()}
         (folder / "codec/config.json").write_text(json.dumps(codec, indent=2) + "\n")

@@ -97,7 +97,7 @@ class CodecModel(Protocol):
         codebook: the quantiser.
         default_quality: level if no rate is given.
         denoiser: for diffusion, if there is one.
-        vectors: codebook of the tokens of fixed rate, if there is one.
+        vector_codebook: codebook of the tokens of fixed rate, if there is one.
         name: for messages.
         fingerprint: of what indices mean; its first 4 bytes stand in every file.
         device: where networks and signal processing run.
@@ -111,7 +111,7 @@ class CodecModel(Protocol):
     codebook: ScalarCodebook
     default_quality: int
     denoiser: Denoiser | None
-    vectors: VectorCodebook | None
+    vector_codebook: VectorCodebook | None
     name: str
     fingerprint: bytes
     device: str

@@ -121,7 +121,7 @@ class AudioLDM2(CodecModel):
     autoencoder: Vae
     codebook: ScalarCodebook
     denoiser: UNet | None = None
-    vectors: VectorCodebook | None = None
+    vector_codebook: VectorCodebook | None = None
     name: str = ""
     fingerprint: bytes = bytes(32)
     device: str = "cpu"
@@ -175,7 +175,7 @@ class AudioLDM2(CodecModel):
             vae,
             codebook,
             denoiser=UNet(UNetRuntime(checkpoint, vae, device, chosen)) if checkpoint.has("unet") else None,
-            vectors=load_vector_codebook(checkpoint.root),
+            vector_codebook=load_vector_codebook(checkpoint.root),
             name=checkpoint.name,
             fingerprint=checkpoint.fingerprint(*files),
             device=device,

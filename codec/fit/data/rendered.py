@@ -59,11 +59,11 @@ def make_examples(
     draft: Draft, wave: Tensor, rng: np.random.Generator, autocast: Autocast = contextlib.nullcontext
 ) -> Examples:
     """What Griffin-Lim makes of waveforms [B, N] at random qualities, fine ones more often than coarse."""
-    mel, autoencoder, gains = draft.mel, draft.require("autoencoder"), draft.require("gains")
+    mel, autoencoder, step_scales = draft.mel, draft.require("autoencoder"), draft.require("step_scales")
     latents = autoencoder.encode(mel.from_magnitudes(mel.spectrum(wave).abs()))
-    levels = rng.integers(len(gains), size=(2, len(wave))).max(0)
+    levels = rng.integers(len(step_scales), size=(2, len(wave))).max(0)
     step = torch.from_numpy(step_size(levels).astype(np.float32))
-    latents = simulate_quantization(draft.predictor, gains, latents, levels)
+    latents = simulate_quantization(draft.predictor, step_scales, latents, levels)
     decoded = autoencoder.decode(latents, step).clamp(max=MAX_LOG_MEL)
     _, target = target_magnitudes(draft, decoded, step, autocast)
     found = griffin_lim(target, mel)

@@ -28,9 +28,9 @@ REPORTED_LEVELS = (-1, 6, 12, 18, 24)  # of the base layer; -1: none
 def measure_prior(draft: Draft, levels: int, cache: AudioCache, hours: float = 0.3) -> tuple[Tensor, Tensor]:
     """`Denoiser.mean` and `Denoiser.deviation`."""
     latents = encode_clips(draft.require("autoencoder"), draft.mel, cache, hours)
-    every, gains = np.concatenate(latents, 1), draft.require("gains")
+    every, step_scales = np.concatenate(latents, 1), draft.require("step_scales")
     some = latents[:: max(1, len(latents) // 60)]
-    rows = [np.sqrt(squared_error(draft.predictor, gains, some, level)) for level in range(levels)]
+    rows = [np.sqrt(squared_error(draft.predictor, step_scales, some, level)) for level in range(levels)]
     return torch.from_numpy(every.mean(1)), torch.from_numpy(np.stack([*rows, every.std(1)])).float()
 
 
@@ -54,7 +54,7 @@ def evaluate(draft: Draft, cache: AudioCache, say: Callable[[str], None], hours:
     found: dict[str, float] = {}
     for level in [level for level in REPORTED_LEVELS if latents and level < trained.levels]:
         bases = [
-            z if level < 0 else torch.from_numpy(draft.codebook().decoded(z[0].numpy(), level, 0.85))[None]
+            z if level < 0 else torch.from_numpy(draft.codebook().quantize(z[0].numpy(), level, 0.85).latents)[None]
             for z in latents
         ]
         ratios = []
@@ -84,7 +84,7 @@ class TrainDenoiser(TrainingStage):
     frames: int = 640
 
     def run(self, draft: Draft, job: Job) -> dict[str, float]:
-        autoencoder, gains, mel = draft.require("autoencoder"), draft.require("gains"), draft.mel
+        autoencoder, step_scales, mel = draft.require("autoencoder"), draft.require("step_scales"), draft.mel
         if draft.denoiser is None:
             draft.new("denoiser", latent_channels=autoencoder.latent_channels, levels=LEVELS)
             new = draft.require("denoiser")
@@ -104,7 +104,7 @@ class TrainDenoiser(TrainingStage):
                 latents = autoencoder.encode(mel.from_magnitudes(mel.spectrum(waves).abs()))
                 base, based = latents.clone(), level >= 0
                 if based.any():
-                    base[based] = simulate_quantization(draft.predictor, gains, latents[based], level[based])
+                    base[based] = simulate_quantization(draft.predictor, step_scales, latents[based], level[based])
             with trainer.autocast():
                 error, expected = errors(denoiser, latents, sigma, base, torch.from_numpy(level))
             error, alone = error / expected, torch.from_numpy(level < 0)
