@@ -19,7 +19,6 @@ from ..format.stream import StreamReader
 from .arguments import check_layers, check_quality, check_rate
 from .audio.reader import AudioReader
 from .audioldm2.checkpoint import is_checkpoint
-from .context import each_in_own_context, in_own_context
 from .decoding.decoder import MAX_DURATION, Decoder
 from .diffusion.ddcm import DDCM
 from .encoding.analysis import AnalyzedPacket, Analyzer, Spool
@@ -33,6 +32,7 @@ from .model import Model
 from .stages import CodecModel
 from .tags import PROMPT_TAG, without_reserved_tags
 from .tokens.tokens import packet_tokens, token_latents, vector_codebook
+from .torch_defaults import generator_with_torch_defaults, with_torch_defaults
 from .values import DecodedLatents, Latents
 
 Progress = Callable[[float], None]  # called with the seconds of audio that are done
@@ -66,7 +66,7 @@ class Codec:
         self._analyzer = Analyzer(model, vectors)
 
     @classmethod
-    @in_own_context
+    @with_torch_defaults
     def from_pretrained(cls, model: str | Path | None = None, **options: Any) -> Codec:
         """The codec of an embedded model (by name; None is the default), a model folder, or an AudioLDM 2 checkpoint.
 
@@ -106,7 +106,7 @@ class Codec:
             raise ModelError(f"{self.model.name} is a checkpoint of others; copy its folder")
         self.model.save_pretrained(Path(folder))
 
-    @in_own_context
+    @with_torch_defaults
     def encode(
         self,
         source: Any,
@@ -173,13 +173,13 @@ class Codec:
 
         return write(None) if plan.point is None else encoder.rate.encode_within(plan.point, limit, write)
 
-    @each_in_own_context
+    @generator_with_torch_defaults
     def analyze(self, source: Any, sample_rate: int | None = None) -> Iterator[AnalyzedPacket]:
         """Packets of audio before quantisation: what `encode` begins with. Arguments as there."""
         reader = source if isinstance(source, AudioReader) else AudioReader(source, sample_rate)
         yield from self._analyzer.analyze(reader.blocks(self.sample_rate))
 
-    @in_own_context
+    @with_torch_defaults
     def stream(
         self,
         sample_rate: int,
@@ -202,7 +202,7 @@ class Codec:
         extra = b"".join(map(container.pack_comment, (*self.model.tags(), *without_reserved_tags(comments))))
         return LiveEncoder(self._analyzer, sample_rate, channels, None if bitrate else level, bitrate, extra)
 
-    @in_own_context
+    @with_torch_defaults
     def tokens(
         self,
         source: Any,
@@ -258,7 +258,7 @@ class Codec:
         padded = [torch.nn.functional.pad(t, (0, 0, 0, int(counts.max()) - t.shape[1])) for t in found]
         return torch.stack(padded), counts
 
-    @in_own_context
+    @with_torch_defaults
     def detokenize(self, tokens: Any, *, quality: int | None = None, codebook: str = "scalar") -> np.ndarray:
         """What `tokens` gave, or a language model made up -> sound.
 
@@ -279,7 +279,7 @@ class Codec:
             frames = self.model.frames(DecodedLatents(Latents(latents, float(step_size(level)))))
             return self.model.synthesize(frames).cpu().numpy()
 
-    @in_own_context
+    @with_torch_defaults
     def decode(
         self,
         source: Any,
@@ -319,7 +319,7 @@ class Codec:
         decoder = self.decoder(read_bytes(source), strict, layers, refine, prompt, from_step, max_duration)
         return np.concatenate(list(decoder.blocks(original_rate, start, duration)), 1)
 
-    @in_own_context
+    @with_torch_defaults
     def decoder(
         self,
         source: bytes | BinaryIO | StreamReader,
@@ -333,7 +333,7 @@ class Codec:
         """The decoder of one file or stream, for programs that take the sound in blocks or ask what was damaged."""
         return Decoder(self.model, source, strict, layers, refine, prompt, from_step, max_duration)
 
-    @in_own_context
+    @with_torch_defaults
     def generate(
         self,
         seconds: float,
@@ -362,7 +362,7 @@ class Codec:
         vectors = self._analyzer.packet_vectors
         return generate_file(self.model, vectors, seconds, seed, ddcm, prompt, candidates, comments)
 
-    @in_own_context
+    @with_torch_defaults
     def synthesize(
         self,
         prompt: str,

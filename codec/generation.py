@@ -88,7 +88,7 @@ class Guided:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._plain, name)
 
-    def at(self, number: int) -> Guided:
+    def for_step(self, number: int) -> Guided:
         return self
 
     def __call__(self, *inputs: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ from .vocoders.corrected import CorrectedGriffinLim
 from .vocoders.griffin_lim import GriffinLimRenderer
 
 BATCH = 16  # channels of packets that a GPU takes at once
-RAISE = 0.2  # nats by which the loud parts are raised to see what that does to latents
+LOUDNESS_STEP = 0.2  # nats by which the loud parts are raised to see what that does to latents
 
 
 @dataclass
@@ -163,8 +163,8 @@ class Model(CodecModel):
     def loudness_targets(
         self, magnitudes: Tensor, mel: Tensor, latents: np.ndarray, own: slice
     ) -> Sequence[LoudnessTarget | None]:
-        raised = self.encode_mel(mel + RAISE * loud_parts(mel), own).cpu().numpy()
-        gradients = ((raised - latents) / RAISE).astype(np.float16)
+        raised = self.encode_mel(mel + LOUDNESS_STEP * loud_parts(mel), own).cpu().numpy()
+        gradients = ((raised - latents) / LOUDNESS_STEP).astype(np.float16)
         energies = audible_energy(magnitudes[:, :, own]).cpu().tolist()
         bands = band_energy(self.mel, mel[:, own]).cpu().tolist()
         return [LoudnessTarget(*found) for found in zip(energies, bands, gradients, strict=True)]

@@ -72,7 +72,7 @@ class Denoiser(Protocol):
     @property
     def deviation(self) -> Tensor: ...
 
-    def at(self, number: int) -> Denoiser:
+    def for_step(self, number: int) -> Denoiser:
         """The denoiser of that step."""
 
     def start(self, base: Tensor, level: Tensor, step: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

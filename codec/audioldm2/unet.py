@@ -41,12 +41,12 @@ class UnitVarianceNoiseRange(NoiseRange):
     def position(self, noise: float) -> float:
         return float(np.interp(np.log(noise), self._logs, np.linspace(0, 1, len(self._logs))))
 
-    def alone(self, bits: float) -> tuple[float, float]:
+    def without_base(self, bits: float) -> tuple[float, float]:
         # To: as much error as an ideal code of so many bits leaves in 128 values. From: what settles on the whole; with
         # an ideal denoiser of white latents, 3 would leave 10 to 25 % less error at high rates, and 20 as much more.
         return min(8.0, self.max_sigma), max(self.min_sigma, 2 ** (-bits / 128))
 
-    def upon(self, step: float) -> tuple[float, float]:
+    def on_base(self, step: float) -> tuple[float, float]:
         error = quantiser_error(step)  # with more fresh noise than this, few picks make it worse than the base alone
         return 1.1 * error, 0.5 * error
 
@@ -199,7 +199,7 @@ class UNet:
         errors = [quantiser_error(float(step_size(level))) for level in range(self.levels)]
         return torch.tensor([*errors, 1.0])[:, None].expand(-1, self.runtime.vae.latent_channels)
 
-    def at(self, number: int) -> UNet:
+    def for_step(self, number: int) -> UNet:
         """The denoiser of that step."""
         return self if self.edit is None or number < self.from_step else replace(self, prompt=self.edit, edit=None)
 

@@ -65,7 +65,7 @@ def residuals(predictor: Predictor, latents: list[np.ndarray], step_scales: np.n
     for some, clips in padded(latents):
         step = torch.full((len(some),), float(step_size(level)))
         grid = (step[:, None] * torch.from_numpy(step_scales)).expand(-1, clips.shape[2])
-        left = clips - predictor.expect(quantize_in_loop(predictor, clips, step, grid), step)
+        left = clips - predictor.predict(quantize_in_loop(predictor, clips, step, grid), step)
         for i, clip in zip(some, left, strict=True):
             out[i] = clip[: latents[i].shape[1]].T.numpy()
     return out

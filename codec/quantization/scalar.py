@@ -50,9 +50,9 @@ class ScalarCodebook:
         return self.encoder().quantize(latents, level, distortion_weight, bits_ratio)
 
     def predictions(self, level: int) -> Generator[Any, np.ndarray, None]:
-        """Coroutine: yields the prediction of a vector, receives the decoded vector. See `Predictor.walk`."""
+        """Coroutine: yields the prediction of a vector, receives the decoded vector. See `Predictor.predictions`."""
         if self.predictor is not None:
-            yield from self.predictor.walk(float(step_size(level)))
+            yield from self.predictor.predictions(float(step_size(level)))
         while True:
             yield np.float32(0)
 

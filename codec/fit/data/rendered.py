@@ -30,17 +30,17 @@ Autocast = Callable[[], contextlib.AbstractContextManager[Any]]
 class Examples:
     """Waveforms of Griffin-Lim and originals [B, N], `pad` samples on either side; decoded log-mels; step sizes [B]."""
 
-    found: Tensor
-    exact: Tensor
+    rendered: Tensor
+    original: Tensor
     mel: Tensor
     step: Tensor
 
     def take(self, picks: np.ndarray) -> Examples:
-        return Examples(*(v[picks] for v in (self.found, self.exact, self.mel, self.step)))
+        return Examples(*(v[picks] for v in (self.rendered, self.original, self.mel, self.step)))
 
     @classmethod
     def join(cls, parts: list[Examples]) -> Examples:
-        return cls(*(torch.cat([getattr(p, f) for p in parts]) for f in ("found", "exact", "mel", "step")))
+        return cls(*(torch.cat([getattr(p, f) for p in parts]) for f in ("rendered", "original", "mel", "step")))
 
 
 def target_magnitudes(

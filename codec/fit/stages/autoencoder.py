@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...levels import TRAINED_LEVELS, step_size
 from ...nn.autoencoder import Autoencoder
-from ...nn.weights import as_stored
+from ...nn.weights import round_to_stored
 from ..draft import Draft
 from ..losses.rate import RateModel
 from ..losses.spectral import distortion, level_offset
@@ -67,7 +67,7 @@ class TrainAutoencoder(TrainingStage):
         step_scales[:TRAINED_LEVELS] = rate.gain.detach().exp()
         step_scales[TRAINED_LEVELS:] = step_scales[TRAINED_LEVELS - 1]
         draft.step_scales = step_scales.half().float().numpy()
-        as_stored(model)
+        round_to_stored(model)
         return found
 
     def train(self, model: Autoencoder, rate: RateModel, draft: Draft, job: Job) -> dict[str, float]:

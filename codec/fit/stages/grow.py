@@ -16,7 +16,7 @@ from ..draft import Draft
 from .base import HoursStage, Job
 from .denoiser import measure_prior
 from .klt import fit_klt
-from .predictor import LEAST_SCALE
+from .predictor import MIN_SCALE
 
 LAST = 32  # channels whose mean the new ones take for what they know nothing of
 
@@ -58,7 +58,7 @@ def grow_predictor(old: Predictor, scale: Tensor) -> Predictor:
     """One for as many channels as `scale` [C] has; of the new ones it expects what it does of the last old ones."""
     have, count = len(old.direct), len(scale) - len(old.direct)
     new, state = Predictor(**{**old.config, "latent_channels": len(scale)}), dict(old.state_dict())
-    state["scale"] = torch.cat([old.scale, scale[have:].clamp(min=LEAST_SCALE)])
+    state["scale"] = torch.cat([old.scale, scale[have:].clamp(min=MIN_SCALE)])
     state["direct"] = torch.cat([old.direct, old.direct[-LAST:].mean().expand(count)])
     more_columns(state, "inlet.weight", old.history, have, count)
     more_rows(state, "outlet.weight", count)

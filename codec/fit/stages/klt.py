@@ -9,7 +9,7 @@ import torch
 
 from ...dsp.mel import LogMel
 from ...levels import LEVELS
-from ...nn.weights import as_stored
+from ...nn.weights import round_to_stored
 from ..data.audio_cache import AudioCache
 from ..draft import Draft
 from .base import HoursStage, Job
@@ -59,7 +59,7 @@ class Klt(HoursStage):
         klt = fit_klt(job.cache, draft.mel, sizes["patch"], sizes["latent_channels"], self.hours)
         autoencoder = draft.new("autoencoder", n_mels=draft.mel.n_mels, **sizes)
         autoencoder.load_state_dict(klt, strict=False)
-        as_stored(autoencoder.eval().requires_grad_(False))
+        round_to_stored(autoencoder.eval().requires_grad_(False))
         draft.step_scales = np.ones((LEVELS, autoencoder.latent_channels), np.float32)
         errors = []
         limit = round(HELD_OUT_HOURS * 3600 * draft.mel.sample_rate)

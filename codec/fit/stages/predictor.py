@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...levels import step_size
 from ...nn.predictor import Predictor
-from ...nn.weights import as_stored
+from ...nn.weights import round_to_stored
 from ..data.audio_cache import encode_clips
 from ..draft import Draft
 from ..quantization import quantize_in_loop
@@ -18,7 +18,7 @@ from ..trainer import Trainer
 from .base import Job, TrainingStage
 
 LENGTH = 16  # vectors of an example
-LEAST_SCALE = 2.0  # of latents, for the network
+MIN_SCALE = 2.0  # of latents, for the network
 RESOLUTION = 0.4  # steps; what is expected better than that saves nothing
 HELD_OUT_HOURS = 0.3
 
@@ -26,7 +26,7 @@ HELD_OUT_HOURS = 0.3
 def scale_predictor(predictor: Predictor, latents: list[np.ndarray]) -> None:
     """Tell a new predictor how large latents [C, N] are."""
     deviation = np.sqrt(np.mean([np.square(z).mean(1) for z in latents], 0))
-    predictor.scale = torch.from_numpy(np.maximum(LEAST_SCALE, deviation).astype(np.float32))
+    predictor.scale = torch.from_numpy(np.maximum(MIN_SCALE, deviation).astype(np.float32))
 
 
 class Sequences:
@@ -99,5 +99,5 @@ class TrainPredictor(TrainingStage):
             scale_predictor(draft.require("predictor"), latents)
         trainer = self.trainer(job, True in sequences)
         train(draft.require("predictor"), sequences, step_scales, trainer)
-        as_stored(draft.require("predictor"))
+        round_to_stored(draft.require("predictor"))
         return trainer.held_out_losses

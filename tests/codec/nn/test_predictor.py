@@ -73,10 +73,10 @@ def test_only_vectors_before_count(codec: Codec, music: np.ndarray) -> None:
     predictor = codec.model.codebook.predictor
     assert predictor is not None
     latents, step = torch.from_numpy(music.T.copy())[None], torch.tensor([1.5])
-    expected = predictor.expect(latents, step)
+    expected = predictor.predict(latents, step)
     latents[:, 7:] = 100
-    assert torch.equal(predictor.expect(latents, step)[:, :8], expected[:, :8])
-    walk = predictor.walk(1.5)
+    assert torch.equal(predictor.predict(latents, step)[:, :8], expected[:, :8])
+    walk = predictor.predictions(1.5)
     one_by_one = [next(walk), *(walk.send(vector) for vector in music.T[:20])]
     assert np.abs(np.stack(one_by_one[:20]) - expected[0, :20].numpy()).max() < 1e-3
 
