@@ -9,7 +9,6 @@ import click
 
 from ..format.container import NO_BASE, Header
 from .checkpoint import MODEL_HELP, loading_options
-from .fast_import import import_torch
 from .files import open_input, output_file
 from .live import encode_live
 from .messages import (
@@ -119,7 +118,6 @@ def encode(
     with open_input(source) as stream, naming(source):
         piped = not stream.seekable() and layers == "base" and not index
         with output_file(target, force, live=piped or bool(raw), source=stream) as out:
-            import_torch()
             from ..codec.audio.pcm import Format
             from ..codec.audio.reader import AudioReader, spool
             from ..codec.audio.wav import WavHeader, WavSamples, read_wav_header

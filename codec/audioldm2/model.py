@@ -10,7 +10,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-import torch._meta_registrations  # the command may have loaded torch without: see cli.quick
 from torch import Tensor
 
 from ..device import find_device
