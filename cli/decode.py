@@ -100,7 +100,10 @@ def decode(
         header = reader.header
         codec = load_codec(reader, model, {"vocoder": vocoder, **loading})
         detail(f"model {codec.model.name or model}, device {codec.model.device}")
-        decoder = codec.decoder(reader, strict, layers, refine, prompt, from_step, 3600 * max_duration)
+        decoder = codec.decoder(
+            reader, strict=strict, layers=layers, refine=refine, prompt=prompt, from_step=from_step,
+            max_duration=3600 * max_duration,
+        )  # fmt: skip
         rate = header.sample_rate if original_rate else codec.sample_rate
         blocks = decoder.blocks(original_rate, start, duration)
         sound = Sound(blocks, rate, header.channels, sample_format(bits, as_float), not no_limiter)

@@ -68,7 +68,7 @@ def play(
         reader = StreamReader(stream)
         header = reader.header
         codec = load_codec(reader, model, {"vocoder": vocoder, **loading})
-        decoder = codec.decoder(reader, False, layers, refine)
+        decoder = codec.decoder(reader, layers=layers, refine=refine)
         sound = Sound(decoder.blocks(False, start, duration), codec.sample_rate, header.channels, "s16", True)
         command = shlex.split(player) if player else _find_player()
         if "{}" in command:

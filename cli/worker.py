@@ -16,11 +16,12 @@ from .messages import one_line
 
 if TYPE_CHECKING:
     from ..codec.audio.reader import AudioReader
+    from ..codec.codec import Codec
 
 Task = dict[str, Any]  # absolute paths of source, target, and a folder for what is not complete; options
 Result = dict[str, Any]  # of a task
 
-_codec: Any = None  # of this process
+_codec: Codec  # of this process
 
 
 def start(model: str | None, wanted: str, threads: int, device: str | None) -> None:

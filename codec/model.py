@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -135,14 +135,6 @@ class Model(CodecModel):
         save_codebook(self.codebook, folder)
         codec = {"default_quality": self.default_quality, "mel": self.mel.config()}
         (folder / "codec/config.json").write_text(json.dumps(codec, indent=2) + "\n")
-
-    def tags(self) -> list[str]:
-        return []
-
-    def with_prompt(self, comments: Iterable[str], prompt: str | None, from_step: int) -> Model:
-        if prompt is not None:
-            raise ModelError(f"model {self.name} takes no text")
-        return self
 
     def with_vocoder(self, name: str | None) -> Model:
         if name not in (None, *self.vocoders):

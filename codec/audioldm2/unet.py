@@ -20,6 +20,7 @@ from ..quantization.adaptive import COARSEST_UNIT_VARIANCE
 from .checkpoint import Checkpoint
 from .loading import load_network
 from .text import Condition, embed
+from .vae import Vae
 
 STEP = COARSEST_UNIT_VARIANCE / float(step_size(0))  # of a base layer's step in the latents' units
 ERROR = 12**-0.5  # deviation of a uniform quantiser's error, in steps
@@ -65,11 +66,11 @@ class UNetRuntime:
     """What all uses of a checkpoint's UNet have in common; each part loads when it is first used.
 
     Args:
-        vae: whose latents it knows: has `flatten`, `unflatten`, `channels`, `latent_channels`.
+        vae: whose latents it knows.
         device, dtype: where it runs, and with what numbers.
     """
 
-    def __init__(self, checkpoint: Checkpoint, vae: Any, device: str, dtype: torch.dtype):
+    def __init__(self, checkpoint: Checkpoint, vae: Vae, device: str, dtype: torch.dtype):
         self.checkpoint, self.vae, self.device, self.dtype = checkpoint, vae, device, dtype
         self._conditions: dict[str | None, Condition] = {}
 
@@ -161,7 +162,7 @@ class UNetRuntime:
         return torch.cat(parts)
 
 
-@dataclass(frozen=True)
+@dataclass
 class UNet:
     """Noisy latents -> the best guess of the latents, with the interface of `Denoiser`.
 

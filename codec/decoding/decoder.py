@@ -19,11 +19,10 @@ from ..stages import CodecModel
 from ..torch_defaults import generator_with_torch_defaults, with_torch_defaults
 from ..values import DecodedLatents, Frames
 from .channels import Crossfade, LazyFrames, VocoderBank, map_unique
-from .packets import PacketDecoder
+from .packets import DecodeOptions, PacketDecoder
 
 Channel = tuple[int, float] | None  # which of those that are coded, and what it is multiplied by; None: silent
 BLOCK_VALUES = 1 << 21  # of a block [C, n]: 8 MB
-MAX_DURATION = 360000.0  # seconds: 100 h
 EDGE = 48  # frames that a decoder which starts in the middle hears before it, so that its first sample is settled
 
 
@@ -32,36 +31,23 @@ class Decoder:
 
     Args:
         source: bytes; a buffered binary file object, which may be a pipe that is still being written; or a reader.
-        strict: refuse damage, instead of concealing damaged packets.
-        max_duration: seconds of sound that `blocks` gives at most: a file of 1 kB can claim hours.
-        layers, refine, prompt, from_step: see `PacketDecoder`.
 
     Attributes:
         header: of the file.
         damage: a line for each thing that was missing or changed, as far as the file was read.
         decoded_packets: how many packets were decoded.
-        refine: steps of diffusion that packets without an enhancement layer get.
+        refine: steps of diffusion that packets without an enhancement layer get; see `DecodeOptions`.
 
     Raises:
         FormatError: not an .aldm file, a newer version, or a damaged header.
         ModelError: the file needs another model, or a denoiser, which this one has not.
     """
 
-    def __init__(
-        self,
-        model: CodecModel,
-        source: bytes | BinaryIO | StreamReader,
-        strict: bool = False,
-        layers: str = "all",
-        refine: int = 0,
-        prompt: str | None = None,
-        from_step: int = 0,
-        max_duration: float = MAX_DURATION,
-    ):
-        self.model, self.strict, self.max_duration = model, strict, max_duration
+    def __init__(self, model: CodecModel, source: bytes | BinaryIO | StreamReader, options: DecodeOptions):
+        self.model, self.options = model, options
         self.reader = source if isinstance(source, StreamReader) else StreamReader(source)
         self.header, self.damage, self.decoded_packets = self.reader.header, self.reader.damage, 0
-        self._packets = PacketDecoder(model, self.header, layers, refine, prompt, from_step)
+        self._packets = PacketDecoder(model, self.header, options)
         self.refine = self._packets.refine
         self._history: list[Tensor | None] = [None] * self.header.channels  # latents before the next packet
 
@@ -90,10 +76,9 @@ class Decoder:
         offset, given = first * hop * rate // own, 0
         for block in trim(blocks, begin - offset, lambda: min(end, self._total_samples(rate)) - offset):
             given += block.shape[1]
-            if given > self.max_duration * rate:  # counted, since a header can claim anything
-                raise ValueError(
-                    f"more than {self.max_duration / 3600:g} h of sound: a larger maximum duration allows it"
-                )
+            if given > self.options.max_duration * rate:  # counted, since a header can claim anything
+                hours = self.options.max_duration / 3600
+                raise ValueError(f"more than {hours:g} h of sound: a larger maximum duration allows it")
             yield block
         if not given:
             seconds = self.reader.hops / container.HOPS_PER_SECOND
@@ -162,7 +147,7 @@ class Decoder:
         self._raise_on_damage(nothing=not self.reader.hops)
 
     def _raise_on_damage(self, nothing: bool = False) -> None:
-        if self.damage and (self.strict or nothing):
+        if self.damage and (self.options.strict or nothing):
             more = f" (and {len(self.damage) - 1} more)" if len(self.damage) > 1 else ""
             raise DamageError(f"damaged file: {self.damage[0]}{more}")
 

@@ -16,6 +16,7 @@ from ..torch_defaults import with_torch_defaults
 from .analysis import AnalyzedPacket, Analyzer
 from .encoder import Encoder, Gains
 from .rate_control import BUDGET_MARGIN, COARSE_TOLERANCE, OperatingPoint
+from .settings import EncodeSettings
 
 END_BYTES = len(container.pack_end(0))
 BURST_SECONDS = 2.56  # of bits that may be saved for later
@@ -40,24 +41,22 @@ class LiveEncoder:
         analyzer: Analyzer,
         sample_rate: int,
         channels: int,
-        quality: int | None,
-        bitrate: float | None,
+        settings: EncodeSettings,
         preamble: bytes = b"",
     ):
         self.sample_rate, self.channels, self.samples, self.bytes = sample_rate, channels, 0, 0
         model = analyzer.model
         self._analyzer, self._encoder, self._framer = analyzer, Encoder(model), analyzer.framer()
         self._resampler = Resampler(sample_rate, model.mel.sample_rate, channels)
-        self._quality, self._bitrate = quality, bitrate
-        hops = analyzer.packet_vectors * model.autoencoder.patch
-        heard = hops + model.overlap + model.context
+        self._level, self._bitrate = settings.level, settings.bitrate
+        heard = analyzer.packet_hops + model.overlap + model.context
         self.latency = heard / container.HOPS_PER_SECOND + model.mel.pad / model.mel.sample_rate
         header = Header(
             sample_rate=sample_rate,
             channels=channels,
             samples=None,
-            quality=container.OWN_QUALITY if quality is None else quality,
-            packet_hops=hops,
+            quality=container.OWN_QUALITY if settings.level is None else settings.level,
+            packet_hops=analyzer.packet_hops,
             model=model.fingerprint[:4],
         )
         self._pending = header.pack() + preamble  # goes out with the first block
@@ -100,9 +99,9 @@ class LiveEncoder:
         data, self._pending = self._pending, b""
         for window in windows:
             [packet] = self._analyzer.analyze_windows([window])
-            if self._quality is not None:
-                packets = self._encoder.compensated([packet], self._quality)
-                point = OperatingPoint.fixed(self._quality)
+            if self._level is not None:
+                packets = self._encoder.compensated([packet], self._level)
+                point = OperatingPoint.fixed(self._level)
                 data += b"".join(self._encoder.records(packets, point, first=self._packets))
             else:
                 data += self._fit(packet)

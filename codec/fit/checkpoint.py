@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from ..audioldm2.model import AudioLDM2
 from ..audioldm2.text import PARTS, embed
-from ..audioldm2.unet import CONDITION, UNet
+from ..audioldm2.unet import CONDITION
 from ..model_parts import save_codebook, save_vector_codebook
 from ..quantization.adaptive import AdaptiveCodebook
 from ..quantization.scalar import ScalarCodebook
@@ -74,7 +74,7 @@ def fit_checkpoint(
         steps = np.interp(np.arange(codebook.levels), np.arange(0, codebook.levels, 8), np.log(deviation.mean(1)))
         errors = torch.from_numpy(np.exp(steps)).float()[:, None].expand(-1, vae.latent_channels)
         save_vector_codebook(fit_vector_codebook(latents, errors, tokens, progress), out)
-    if isinstance(model.denoiser, UNet) and all(map(model.checkpoint.has, PARTS)):
+    if model.denoiser is not None and all(map(model.checkpoint.has, PARTS)):
         conditioning = embed(model.checkpoint, "", model.device, model.dtype)
         save_file({k: v.float().cpu().contiguous() for k, v in conditioning._asdict().items()}, out / CONDITION)
     return AudioLDM2.from_pretrained(out, device, dtype)
