@@ -14,6 +14,7 @@ import numpy as np
 
 from ..codec.audio.reader import read_audio
 from .codecs import run_command
+from .experiment import clips_argument, clips_in
 
 COMMAND = [sys.executable, "-m", "aldm.cli"]
 TIMEOUT = 6 * 3600  # seconds for one command
@@ -89,14 +90,14 @@ def plot(files: list[Row], many: list[Row], out: Path) -> None:
 
 
 @click.command()
-@click.argument("clips", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@clips_argument
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for growth.json and growth.png.")
 @click.option("--minutes", default="1,10,60,180", show_default=True)
 @click.option("--files", default="20,100,400", show_default=True)
 @click.option("--jobs", default=2, show_default=True)
 def main(clips: tuple[Path, ...], out: Path, minutes: str, files: str, jobs: int) -> None:
     """Measure and plot."""
-    found = [p for clip in clips for p in (sorted(clip.glob("*.flac")) if clip.is_dir() else [clip])]
+    found = clips_in(clips)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         one = lengths(found, [float(m) for m in minutes.split(",")], Path(folder))
