@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import numpy as np
-import soundfile as sf
 import torch
 from torch import Tensor
 
@@ -15,8 +14,9 @@ from ..codec.codec import Codec
 from ..codec.dsp.loudness import PEAK
 from ..codec.dsp.mel import LogMel
 from ..codec.vocoders.griffin_lim import griffin_lim
-from .experiment import table_head, table_row
+from .experiment import clips_argument, clips_in, table_head, table_row
 from .metrics import Wave, align, log_mel, waveform_metrics
+from .run import load
 
 COLUMNS = ("SNR, dB", "correlation", "mel distance")
 
@@ -71,10 +71,12 @@ def figures(reference: Wave, decoded: Wave) -> list[float]:
     return [found["snr"], found["correlation"], float(np.abs(log_mel(reference) - log_mel(decoded)).mean())]
 
 
-def main(clips: list[Path]) -> None:
+@click.command()
+@clips_argument
+def main(clips: tuple[Path, ...]) -> None:
     """Print a row for each system: means over the clips."""
     codec = Codec.from_pretrained()
-    waves = [sf.read(path, dtype="float32")[0] for path in clips]
+    waves = [load(path) for path in clips_in(clips)]
     print(table_head("", *COLUMNS))
     with torch.inference_mode():
         for name, system in systems(codec).items():
@@ -83,4 +85,4 @@ def main(clips: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    main([Path(name) for name in sys.argv[1:]])
+    main()
