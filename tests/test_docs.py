@@ -9,9 +9,8 @@ from typing import Any
 
 import click
 import pytest
-from conftest import DATA
-
 from aldm.cli.main import main
+from conftest import DATA
 
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCK = re.compile(r"^(<!-- not run -->\n+)?```(python|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

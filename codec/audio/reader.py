@@ -15,11 +15,8 @@ import numpy as np
 from ...format.container import MAX_RATE
 from ..errors import AudioError
 from .ffmpeg import FFmpegFile, UnknownFormat
-from .resampling import Resampler as Resampler
-from .resampling import length_at as length_at
-from .resampling import resample as resample
-from .samples import as_samples
-from .samples import check_samples as check_samples
+from .resampling import resample
+from .samples import as_samples, check_samples
 from .sndfile import BLOCK_SECONDS, SndFile, read_tags
 from .suffixes import SIGNATURE_BYTES, guess_format
 from .wav import WavSamples, read_wav_header

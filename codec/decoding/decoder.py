@@ -13,7 +13,7 @@ from torch import Tensor
 from ...format import container
 from ...format.errors import DamageError
 from ...format.stream import Item, StreamReader
-from ..audio.reader import length_at, resample
+from ..audio.resampling import length_at, resample
 from ..dsp.loudness import PEAK, peak_of
 from ..stages import CodecModel
 from ..torch_defaults import generator_with_torch_defaults, with_torch_defaults

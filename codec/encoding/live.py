@@ -10,7 +10,8 @@ import numpy as np
 from ...format import container
 from ...format.container import Header
 from ..audio.framing import Window
-from ..audio.reader import Resampler, check_samples
+from ..audio.resampling import Resampler
+from ..audio.samples import check_samples
 from ..errors import AudioError
 from ..torch_defaults import with_torch_defaults
 from .analysis import AnalyzedPacket, Analyzer

@@ -1,10 +1,10 @@
-"""A model in the making: its parts, as far as stages have made them, and how they are kept between stages."""
+"""A model in training: its parts, as far as stages have made them, and how they are stored between stages."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -55,34 +55,20 @@ class Draft:
     @classmethod
     def of(cls, model: Model) -> Draft:
         """The parts of a model that exists."""
-        parts = {name: getattr(model, name) for name in ("autoencoder", "magnitude_net", "corrector", "denoiser")}
-        codebook = model.codebook
-        parts |= dict(
-            step_scales=codebook.step_scales,
-            predictor=codebook.predictor,
-            tables=codebook.tables,
-            vector_codebook=model.vector_codebook,
-        )
+        names = ("autoencoder", "magnitude_net", "corrector", "denoiser", "vector_codebook")
+        parts = {name: getattr(model, name) for name in names}
+        parts |= {name: getattr(model.codebook, name) for name in ("step_scales", "predictor", "tables")}
         return cls(model.mel, model.default_quality, **parts)
 
     def model(self) -> Model | None:
         """A model of the parts, or None: some that it needs are not there."""
         if self.autoencoder is None or self.tables is None:
             return None
-        net, corrector = self.magnitude_net, self.corrector
-        return Model(
-            self.mel,
-            self.autoencoder,
-            self.codebook(),
-            self.default_quality,
-            net,
-            corrector,
-            self.denoiser,
-            self.vector_codebook,
-        )
+        networks = (self.magnitude_net, self.corrector, self.denoiser, self.vector_codebook)
+        return Model(self.mel, self.autoencoder, self.codebook(), self.default_quality, *networks)
 
     def codebook(self) -> ScalarCodebook:
-        """Gains, predictor and, if there are any, tables.
+        """The scalar codebook: step scales, tables, and the predictor if there is one.
 
         Raises:
             ValueError: no tables.
@@ -91,6 +77,20 @@ class Draft:
             raise ValueError("there are no tables yet: a stage of kind tables must come before")
         return ScalarCodebook(self.step_scales, self.tables, self.predictor)
 
+    @overload
+    def require(self, name: Literal["autoencoder"]) -> Autoencoder: ...
+    @overload
+    def require(self, name: Literal["predictor"]) -> Predictor: ...
+    @overload
+    def require(self, name: Literal["magnitude_net"]) -> MagnitudeNet: ...
+    @overload
+    def require(self, name: Literal["corrector"]) -> Corrector: ...
+    @overload
+    def require(self, name: Literal["denoiser"]) -> Denoiser: ...
+    @overload
+    def require(self, name: Literal["step_scales"]) -> np.ndarray: ...
+    @overload
+    def require(self, name: str) -> Any: ...
     def require(self, name: str) -> Any:
         """A part.
 
@@ -101,13 +101,13 @@ class Draft:
             raise ValueError(f"there is no {name} yet: the stage that makes it must come before")
         return part
 
-    def new(self, name: str, **more: Any) -> Any:
-        """A new network of the recipe's size, random but for what its constructor sets to zero."""
-        before = (self.mel,) if name in WITH_MEL else ()
+    def new(self, name: str, **more: Any) -> None:
+        """Make a new network of the recipe's size, random but for what its constructor sets to zero."""
         torch.manual_seed(0)
-        network = NETWORKS[name](*before, **{**more, **self.sizes.get(name, {})})
-        setattr(self, name, network)
-        return network
+        setattr(self, name, self._network(name, {**more, **self.sizes.get(name, {})}))
+
+    def _network(self, name: str, config: dict[str, Any]) -> nn.Module:
+        return NETWORKS[name](*((self.mel,) if name in WITH_MEL else ()), **config)
 
     def save(self, path: Path, parts: tuple[str, ...], **more: Any) -> None:
         """Write some of the parts, and anything more that torch can save."""
@@ -136,8 +136,7 @@ class Draft:
             if value is None:
                 setattr(self, name, None)
             elif name in NETWORKS:
-                before = (self.mel,) if name in WITH_MEL else ()
-                network = NETWORKS[name](*before, **value["config"])
+                network = self._network(name, value["config"])
                 network.load_state_dict(value["state"])
                 setattr(self, name, network.eval().requires_grad_(False))
             elif name == "step_scales":

@@ -66,7 +66,9 @@ class TrainCorrector(TrainingStage):
 
     def run(self, draft: Draft, job: Job) -> dict[str, float]:
         mel, weights = draft.mel, self.weights
-        net = draft.corrector or draft.new("corrector")
+        if draft.corrector is None:
+            draft.new("corrector")
+        net = draft.require("corrector")
         if self.projections is not None:
             net.projections = net.config["projections"] = self.projections
         networks = nn.ModuleList([draft.require(name) for name in self.train]).requires_grad_(True)

@@ -89,7 +89,7 @@ class TrainDenoiser(TrainingStage):
             draft.new("denoiser", latent_channels=autoencoder.latent_channels, levels=LEVELS)
             new = draft.require("denoiser")
             new.mean, new.deviation = measure_prior(draft, new.levels, job.cache)
-        denoiser: Denoiser = draft.require("denoiser").requires_grad_(True)
+        denoiser = draft.require("denoiser").requires_grad_(True)
         sigmas, windows = noise_levels(), self.windows(job, mel)
         trainer = self.trainer(job, True in windows)
 

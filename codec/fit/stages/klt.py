@@ -57,7 +57,8 @@ class Klt(HoursStage):
     def run(self, draft: Draft, job: Job) -> dict[str, float]:
         sizes = {"patch": PATCH, "latent_channels": CHANNELS, **draft.sizes.get("autoencoder", {})}
         klt = fit_klt(job.cache, draft.mel, sizes["patch"], sizes["latent_channels"], self.hours)
-        autoencoder = draft.new("autoencoder", n_mels=draft.mel.n_mels, **sizes)
+        draft.new("autoencoder", n_mels=draft.mel.n_mels, **sizes)
+        autoencoder = draft.require("autoencoder")
         autoencoder.load_state_dict(klt, strict=False)
         round_to_stored(autoencoder.eval().requires_grad_(False))
         draft.step_scales = np.ones((LEVELS, autoencoder.latent_channels), np.float32)

@@ -45,7 +45,9 @@ class TrainMagnitudes(TrainingStage):
 
     def run(self, draft: Draft, job: Job) -> dict[str, float]:
         mel, autoencoder, step_scales = draft.mel, draft.require("autoencoder"), draft.require("step_scales")
-        net = draft.magnitude_net or draft.new("magnitude_net")
+        if draft.magnitude_net is None:
+            draft.new("magnitude_net")
+        net = draft.require("magnitude_net")
         for name, parameter in autoencoder.named_parameters():
             parameter.requires_grad_("decoder" in self.train and name.startswith(("decoder", "level")))
         net.requires_grad_("magnitude_net" in self.train)
