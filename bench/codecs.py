@@ -137,10 +137,10 @@ class AldmTokens(Aldm):
 
     def __init__(self, name: str, argument: str = ""):
         super().__init__(argument)
-        if self.codec.model.vectors is None:
+        if self.codec.model.vector_codebook is None:
             raise Missing("the model has no vector codebook")
         self.name = name + (f":{argument}" if argument else "")
-        self.identity += f" {zlib.crc32(self.codec.model.vectors.codes.tobytes()):08x}"
+        self.identity += f" {zlib.crc32(self.codec.model.vector_codebook.codes.tobytes()):08x}"
 
     def settings(self, bitrates: Sequence[float]) -> list[str]:
         return ["tokens"]

@@ -15,6 +15,7 @@ import soundfile as sf
 
 from ..codec.codec import Codec
 from ..format.container import HEADER_SIZE, HOPS_PER_SECOND, PACKET, Header, Record, read_records
+from .experiment import clips_argument, clips_in, mean_cells, table_head, table_row
 from .metrics import Wave, score
 
 COLUMNS = ("pesq", "stoi", "visqol", "mel")
@@ -54,14 +55,13 @@ def systems(codec: Codec, wave: Wave) -> dict[str, Wave]:
 
 
 @click.command()
-@click.argument("clips", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@clips_argument
 @click.option("--packet", default=1.28, show_default=True, help="Seconds of a packet.")
 def main(clips: tuple[Path, ...], packet: float) -> None:
     """Print means for each kind of sound, which is what a clip's name begins with."""
     codec = Codec.from_pretrained(packet_seconds=packet)
-    found = [p for clip in clips for p in (sorted(clip.glob("*.flac")) if clip.is_dir() else [clip])]
     rows: dict[tuple[str, str], list[list[float]]] = {}
-    for path in found:
+    for path in clips_in(clips):
         wave, rate = sf.read(path, dtype="float32")
         if rate != codec.sample_rate or wave.ndim > 1:
             raise click.ClickException(f"{path} is not a clip of 16 kHz, mono")
@@ -72,10 +72,9 @@ def main(clips: tuple[Path, ...], packet: float) -> None:
             scores = score(wave, sound, domain, COLUMNS)
             values = [scores[column] for column in COLUMNS]
             rows.setdefault((domain, name), []).append([np.nan if value is None else value for value in values])
-    print("| | clips | " + " | ".join(COLUMNS) + " |\n" + "|---" * (len(COLUMNS) + 2) + "|")
+    print(table_head("", "clips", *COLUMNS))
     for (domain, name), several in rows.items():
-        means = ["" if np.isnan(column).all() else f"{np.nanmean(column):.3f}" for column in np.transpose(several)]
-        print(f"| {domain}, {name} | {len(several)} | " + " | ".join(means) + " |")
+        print(table_row(f"{domain}, {name}", len(several), *mean_cells(several)))
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ class File(NamedTuple):
     options: tuple[str, ...] = ()
 
 
-class Maker:
+class FileMaker:
     """Makes files for a model folder, without loading its networks: memory of this process would count for others.
 
     Args:
@@ -174,7 +174,7 @@ def decode(file: File, folder: Path) -> tuple[float, float]:
 @click.option("--scale", default=1.0, show_default=True, help="Of the files' sizes.")
 def main(model: str | None, only: str, scale: float) -> None:
     """Print a table."""
-    maker = Maker(find_model(model), scale)
+    maker = FileMaker(find_model(model), scale)
     with tempfile.TemporaryDirectory() as folder:
         started, least = decode(maker.smallest(), Path(folder))
         print(f"The smallest file takes {started:.2f} s and {least:.0f} MB. Beyond these:\n")

@@ -21,7 +21,7 @@ from .checkpoint import DEVICE_HELP
 from .inputs import LeftOut, find_inputs
 from .messages import PARTIAL, printable, say, verbosity_options, warn
 from .options import Command, rate_options
-from .run_log import LOG, Row, choose, count_reasons, locked_log, new_rows, read_log, write_summary
+from .run_log import LOG, Row, count_reasons, locked_log, new_rows, read_log, rows_to_do, write_summary
 
 INCOMPLETE = ".aldm-partial"  # folder of what is not complete yet; emptied when a run begins and ends
 SAY_EVERY = 30.0  # seconds, where there is no terminal
@@ -131,7 +131,7 @@ def batch(
             from .shards import Shards, assign
 
             assign(rows, log, out, kind, shard_size or 1000, force)
-        todo = choose(rows, log, out, force)
+        todo = rows_to_do(rows, log, out, force)
         started = time.monotonic()
         partial = Path(os.path.abspath(out)) / INCOMPLETE
         shutil.rmtree(partial, ignore_errors=True)
@@ -153,16 +153,16 @@ def batch(
             if engine == "ray":
                 from .ray_engine import on_ray
 
-                given = (model, options["model"], 1, device)
+                initargs = (model, options["model"], 1, device)
                 place: dict[str, Any] = dict(scratch=partial, address=address, per_gpu=PER_GPU, device=device)
-                running = on_ray(function, tasks, jobs, worker.start, *given, **place)
+                running = on_ray(function, tasks, jobs, worker.start, *initargs, **place)
             else:
                 from ..codec.processes import in_processes
 
                 cores = os.cpu_count() or 1
                 jobs = jobs or (cores if device in (None, "cpu") else min(cores, PER_GPU))
-                given = (model, options["model"], max(1, cores // jobs), device)
-                running = contextlib.closing(in_processes(function, tasks, jobs, worker.start_process, *given))
+                initargs = (model, options["model"], max(1, cores // jobs), device)
+                running = contextlib.closing(in_processes(function, tasks, jobs, worker.start_process, *initargs))
             with running as results:
                 stopped = _run(todo, results, out, keep)
         finally:

@@ -9,7 +9,6 @@ import click
 
 from ..format.container import Header
 from .checkpoint import MODEL_HELP, loading_options
-from .fast_import import import_torch
 from .files import open_input, output_file
 from .messages import PARTIAL, Clock, naming, note, printable, progress_bar, say, verbosity_options, warn
 from .names import check_sound_name, output_name
@@ -62,7 +61,6 @@ def convert(
     check_sound_name(target)
     clock = Clock()
     with open_input(source) as stream, naming(source), output_file(target, force, live=True, source=stream) as out:
-        import_torch()
         from ..codec.audio.reader import AudioReader
         from ..codec.codec import Codec
 

@@ -9,7 +9,6 @@ import click
 
 from ..format.stream import StreamReader
 from .checkpoint import loading_options
-from .fast_import import import_torch
 from .files import open_input, output_file
 from .messages import PARTIAL, Clock, detail, naming, note, printable, progress_bar, say, verbosity_options
 from .names import check_sound_name, output_name
@@ -99,10 +98,12 @@ def decode(
     ):
         reader = StreamReader(stream)
         header = reader.header
-        import_torch()
         codec = load_codec(reader, model, {"vocoder": vocoder, **loading})
         detail(f"model {codec.model.name or model}, device {codec.model.device}")
-        decoder = codec.decoder(reader, strict, layers, refine, prompt, from_step, 3600 * max_duration)
+        decoder = codec.decoder(
+            reader, strict=strict, layers=layers, refine=refine, prompt=prompt, from_step=from_step,
+            max_duration=3600 * max_duration,
+        )  # fmt: skip
         rate = header.sample_rate if original_rate else codec.sample_rate
         blocks = decoder.blocks(original_rate, start, duration)
         sound = Sound(blocks, rate, header.channels, sample_format(bits, as_float), not no_limiter)

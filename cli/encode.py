@@ -9,7 +9,6 @@ import click
 
 from ..format.container import NO_BASE, Header
 from .checkpoint import MODEL_HELP, loading_options
-from .fast_import import import_torch
 from .files import open_input, output_file
 from .live import encode_live
 from .messages import (
@@ -29,7 +28,7 @@ from .names import check_encoded_name, output_name
 from .options import Command, force_option, rate_options
 
 LOW_LATENCY = 0.32  # seconds in a packet
-UNUSED = 0.9  # of a bitrate: if the finest quality takes less, a note says so
+MIN_RATE_USE = 0.9  # of a bitrate: if the finest quality takes less, a note says so
 
 GROUPS = {
     "Options": ("bitrate", "quality", "model", "device", "force", "help"),
@@ -119,7 +118,6 @@ def encode(
     with open_input(source) as stream, naming(source):
         piped = not stream.seekable() and layers == "base" and not index
         with output_file(target, force, live=piped or bool(raw), source=stream) as out:
-            import_torch()
             from ..codec.audio.pcm import Format
             from ..codec.audio.reader import AudioReader, spool
             from ..codec.audio.wav import WavHeader, WavSamples, read_wav_header
@@ -148,7 +146,7 @@ def encode(
                 seconds, cut, warnings = reader.samples / reader.sample_rate, reader.truncated, reader.warnings
                 if strict and cut:
                     raise click.ClickException(f"{printable(source)}: {warnings[-1]}; --strict refuses it")
-                comments = [*([] if no_tags else _taken_over(reader.tags, bitrate, seconds)), *tags]
+                comments = [*([] if no_tags else _kept_tags(reader.tags, bitrate, seconds)), *tags]
                 bar, progress = progress_bar("encoding", seconds)
                 with bar:
                     data = codec.encode(
@@ -165,7 +163,7 @@ def encode(
     say(f"{shown}: {seconds:.2f} s -> {size} bytes, {kbps:.3f} kbit/s, {quality_name}, {clock.speed(seconds)}")
     if bitrate is not None and kbps > bitrate:
         note(f"{shown}: cannot reach {bitrate:g} kbit/s; this is the smallest size these options allow")
-    if bitrate is not None and level == codec.levels - 1 and kbps < UNUSED * bitrate:
+    if bitrate is not None and level == codec.levels - 1 and kbps < MIN_RATE_USE * bitrate:
         note(f"{shown}: cannot use {bitrate:g} kbit/s; this is the finest quality")
     for warning in warnings:
         warn(f"{printable(source)}: {warning}")
@@ -173,7 +171,7 @@ def encode(
         sys.exit(PARTIAL)
 
 
-def _taken_over(tags: list[str], bitrate: float | None, seconds: float) -> list[str]:
+def _kept_tags(tags: list[str], bitrate: float | None, seconds: float) -> list[str]:
     """The tags of an input that leave enough of the bitrate for the sound; the others are named."""
     from ..codec.tags import affordable_tags
 

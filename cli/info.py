@@ -26,7 +26,7 @@ def describe(data: bytes) -> dict[str, Any]:
     payload = sum(len(packet.payload) for packet in stream.packets.values())
     layers = sum(map(len, stream.layers.values()))
     from ..codec.audioldm2.checkpoint import licence_of
-    from ..codec.model_folder import model_with
+    from ..codec.model_folder import model_by_fingerprint
     from ..codec.tags import MODEL_TAG, comment_value
 
     qualities = sorted({p.quality for p in stream.packets.values() if p.quality is not None})
@@ -34,7 +34,7 @@ def describe(data: bytes) -> dict[str, Any]:
     return {
         "format": f"{header.version[0]}.{header.version[1]}",
         "model": header.model.hex(),
-        "model_name": model_with(header.model) or comment_value(stream.comments, MODEL_TAG),
+        "model_name": model_by_fingerprint(header.model) or comment_value(stream.comments, MODEL_TAG),
         "sample_rate": header.sample_rate,
         "channels": header.channels,
         "samples": samples,

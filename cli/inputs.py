@@ -74,7 +74,7 @@ def _search(inputs: tuple[str, ...], manifest: Path | None) -> Iterator[Input | 
     for name in inputs:
         path = Path(name)
         if path.is_dir():
-            yield from _walk(path)
+            yield from _files_below(path)
         elif glob.has_magic(name) and not path.exists():
             fixed = [part for part in path.parts[: next(i for i, p in enumerate(path.parts) if glob.has_magic(p))]]
             matches = sorted(p for p in map(Path, glob.iglob(name, recursive=True)) if not p.is_dir())
@@ -98,7 +98,7 @@ def _input(source: Path, place: Path) -> Input:
     return Input(source, place, "Broken link" if source.is_symlink() else "No such file")
 
 
-def _walk(root: Path) -> Iterator[Input | LeftOut]:
+def _files_below(root: Path) -> Iterator[Input | LeftOut]:
     """Files of a folder and of the folders below and behind links, without going round in circles."""
     ancestors = {str(root): [os.path.realpath(root)]}  # real paths of a folder and those above it, in the search
     errors = list[OSError]()

@@ -16,7 +16,6 @@ import click
 
 from ..format.stream import StreamReader
 from .checkpoint import loading_options
-from .fast_import import import_torch
 from .files import open_input
 from .messages import PARTIAL, naming, verbosity_options
 from .options import Command, render_options
@@ -68,9 +67,8 @@ def play(
     with open_input(source) as stream, naming(source):
         reader = StreamReader(stream)
         header = reader.header
-        import_torch()
         codec = load_codec(reader, model, {"vocoder": vocoder, **loading})
-        decoder = codec.decoder(reader, False, layers, refine)
+        decoder = codec.decoder(reader, layers=layers, refine=refine)
         sound = Sound(decoder.blocks(False, start, duration), codec.sample_rate, header.channels, "s16", True)
         command = shlex.split(player) if player else _find_player()
         if "{}" in command:

@@ -33,8 +33,8 @@ def on_ray(
     function: Callable[[Task], Any],
     tasks: Sequence[Task],
     jobs: int | None,
-    start: Callable[..., None],
-    *given: Any,
+    initializer: Callable[..., None],
+    *initargs: Any,
     scratch: Path,
     address: str | None,
     per_gpu: int = 1,
@@ -47,7 +47,7 @@ def on_ray(
 
     Args:
         jobs: workers; default: as many as the cluster has CPUs.
-        start: called with `given` in every worker first.
+        initializer: called with `initargs` in every worker first.
         scratch: folder that all machines of the cluster see.
         address: of a cluster; default: one of this machine, which ends with the context.
         per_gpu: workers that share a GPU, unless `jobs` says otherwise.
@@ -68,7 +68,7 @@ def on_ray(
 
     class Worker:
         def __init__(self) -> None:
-            start(*given)
+            initializer(*initargs)
 
         def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
             tries = scratch / f"try-{row['number']}"  # a byte for each time that this was begun and not ended

@@ -25,13 +25,13 @@ def load_codec(reader: StreamReader, model: str | None, options: dict[str, Any])
     Raises:
         click.ClickException: the file needs a model that is not in the package.
     """
-    from ..codec.audioldm2.checkpoint import tagged_model
+    from ..codec.audioldm2.checkpoint import model_from_comments
     from ..codec.codec import Codec
-    from ..codec.model_folder import model_with
+    from ..codec.model_folder import model_by_fingerprint
     from ..codec.tags import MODEL_TAG, comment_value
 
     fingerprint = reader.header.model
-    model = model or model_with(fingerprint) or tagged_model(tags := reader.tags())
+    model = model or model_by_fingerprint(fingerprint) or model_from_comments(tags := reader.tags())
     if model is None and (made := comment_value(tags, MODEL_TAG)):
         raise click.ClickException(f"the file needs model {fingerprint.hex()}, {made!r}: name its folder by --model")
     return Codec.from_pretrained(model, **options)
@@ -92,7 +92,7 @@ def say_damage(name: str, decoder: Decoder) -> bool:
     if decoder.damage:
         warn(
             f"{printable(name)}: {len(decoder.damage)} damaged places; "
-            f"{decoder.decoded} packets decoded, the others concealed"
+            f"{decoder.decoded_packets} packets decoded, the others concealed"
         )
     return bool(decoder.damage)
 

@@ -66,7 +66,7 @@ def new_rows(inputs: dict[str, Input], options: dict[str, Any]) -> list[Row]:
     return rows
 
 
-def choose(rows: list[Row], log: dict[str, Row], out: Path, force: bool) -> list[Row]:
+def rows_to_do(rows: list[Row], log: dict[str, Row], out: Path, force: bool) -> list[Row]:
     """The rows that are to be worked on. What is done becomes what the log says of it.
 
     A target is done if the log says of all who share it that these very files were coded with these options, and it is

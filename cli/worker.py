@@ -16,11 +16,12 @@ from .messages import one_line
 
 if TYPE_CHECKING:
     from ..codec.audio.reader import AudioReader
+    from ..codec.codec import Codec
 
 Task = dict[str, Any]  # absolute paths of source, target, and a folder for what is not complete; options
 Result = dict[str, Any]  # of a task
 
-_codec: Any = None  # of this process
+_codec: Codec  # of this process
 
 
 def start(model: str | None, wanted: str, threads: int, device: str | None) -> None:
@@ -44,12 +45,12 @@ def start_process(model: str | None, wanted: str, threads: int, device: str | No
 
 def encode(task: Task) -> Result:
     """Encode one file. What is wrong with it goes to `error`, and a full disk to `full`."""
-    return _tried(_encode, task)
+    return _with_errors(_encode, task)
 
 
 def tokenize(task: Task) -> Result:
     """Tokens of one file, [C, N, groups] in `tokens`; errors as of `encode`."""
-    return _tried(_tokenize, task)
+    return _with_errors(_tokenize, task)
 
 
 def _encode(task: Task) -> Result:
@@ -86,7 +87,7 @@ def _facts(reader: AudioReader) -> Result:
     return dict(seconds=seconds, channels=reader.channels, partial=reader.truncated, warnings=list(reader.warnings))
 
 
-def _tried(function: Callable[[Task], Result], task: Task) -> Result:
+def _with_errors(function: Callable[[Task], Result], task: Task) -> Result:
     started = time.perf_counter()
     try:
         result = function(task)

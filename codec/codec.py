@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,30 +12,25 @@ import torch
 from torch import Tensor
 
 from ..format import container
-from ..format.container import Header
-from ..format.index import MIN_RECORD_BYTES as INDEX_BYTES
-from ..format.index import join_records
 from ..format.stream import StreamReader
-from .arguments import check_layers, check_quality, check_rate
 from .audio.reader import AudioReader
 from .audioldm2.checkpoint import is_checkpoint
-from .context import each_in_own_context, in_own_context
-from .decoding.decoder import MAX_DURATION, Decoder
+from .decoding.decoder import Decoder
+from .decoding.packets import DecodeOptions
 from .diffusion.ddcm import DDCM
-from .encoding.analysis import AnalyzedPacket, Analyzer, Spool
-from .encoding.encoder import Encoder, Gains
+from .encoding.analysis import AnalyzedPacket, Analyzer, Progress
+from .encoding.encoder import Encoder
+from .encoding.file import encode_file
 from .encoding.live import LiveEncoder
-from .encoding.rate_control import OperatingPoint
-from .errors import ModelError
+from .encoding.settings import EncodeSettings, check_quality
 from .hub import download_model, is_repository
 from .levels import step_size
 from .model import Model
 from .stages import CodecModel
 from .tags import PROMPT_TAG, without_reserved_tags
 from .tokens.tokens import packet_tokens, token_latents, vector_codebook
+from .torch_defaults import generator_with_torch_defaults, with_torch_defaults
 from .values import DecodedLatents, Latents
-
-Progress = Callable[[float], None]  # called with the seconds of audio that are done
 
 MIN_PACKET_SECONDS, PACKET_SECONDS = 0.16, 10.24
 
@@ -53,6 +48,7 @@ class Codec:
     Attributes:
         sample_rate: of what is coded, Hz.
         levels: number of quality levels: `quality` is 0 .. levels - 1.
+        packet_hops: duration of a packet, in units of 10 ms.
     """
 
     def __init__(self, model: CodecModel, packet_seconds: float = PACKET_SECONDS, vocoder: str | None = None):
@@ -62,11 +58,11 @@ class Codec:
         self.sample_rate = model.mel.sample_rate
         self.levels = model.codebook.levels
         vectors = math.ceil(packet_seconds * container.HOPS_PER_SECOND / model.autoencoder.patch)
-        self._packet_hops = vectors * model.autoencoder.patch
         self._analyzer = Analyzer(model, vectors)
+        self.packet_hops = self._analyzer.packet_hops
 
     @classmethod
-    @in_own_context
+    @with_torch_defaults
     def from_pretrained(cls, model: str | Path | None = None, **options: Any) -> Codec:
         """The codec of an embedded model (by name; None is the default), a model folder, or an AudioLDM 2 checkpoint.
 
@@ -102,11 +98,9 @@ class Codec:
         Raises:
             ModelError: an AudioLDM 2 checkpoint, whose weights are not ours to copy.
         """
-        if not isinstance(self.model, Model):
-            raise ModelError(f"{self.model.name} is a checkpoint of others; copy its folder")
         self.model.save_pretrained(Path(folder))
 
-    @in_own_context
+    @with_torch_defaults
     def encode(
         self,
         source: Any,
@@ -144,42 +138,21 @@ class Codec:
             AudioError: no usable audio.
             ValueError: a quality or bitrate out of range.
         """
-        level = check_rate(self.model, bitrate, quality, layers == "both")
-        ddcm = check_layers(self.model, layers, ddcm, steps, level, bitrate)
+        settings = EncodeSettings.check(self.model, bitrate, quality, layers, ddcm, steps)
         prompts = [] if prompt is None else [f"{PROMPT_TAG}={prompt}"]
         comments = [*self.model.tags(), *prompts, *without_reserved_tags(comments)]
-        encoder = Encoder(self._prompted(prompt, comments))
+        encoder = Encoder(self.model.with_prompt([], prompt, 0).with_prompt(comments, None, 0))
         reader = source if isinstance(source, AudioReader) else AudioReader(source, sample_rate)
-        packets, seconds = self._spool(reader, progress), reader.samples / reader.sample_rate
-        extra = b"".join(map(container.pack_comment, comments))
-        limit = math.inf if bitrate is None else bitrate * 125 * seconds
-        budget = limit - container.HEADER_SIZE - len(extra) - (INDEX_BYTES + 2 * len(packets) if index else 0)
-        fixed = level if bitrate is None or quality is not None else None
-        plan, gains = encoder.plan(packets, layers, budget, fixed, ddcm, steps), Gains()
+        packets = self._analyzer.spool(reader, progress)
+        return encode_file(encoder, reader, packets, self.packet_hops, settings, comments, index)
 
-        def write(point: OperatingPoint | None) -> bytes:
-            header = Header(
-                sample_rate=reader.sample_rate,
-                channels=reader.channels,
-                samples=reader.samples,
-                quality=container.NO_BASE if point is None else point.level,
-                packet_hops=self._packet_hops,
-                model=self.model.fingerprint[:4],
-                layers=plan.layer is not None,
-            )
-            start = header.pack() + extra
-            records = encoder.records(plan.packets, point, plan.layer, gains=gains)
-            return start + join_records(records, len(start) if index else None)
-
-        return write(None) if plan.point is None else encoder.rate.encode_within(plan.point, limit, write)
-
-    @each_in_own_context
+    @generator_with_torch_defaults
     def analyze(self, source: Any, sample_rate: int | None = None) -> Iterator[AnalyzedPacket]:
         """Packets of audio before quantisation: what `encode` begins with. Arguments as there."""
         reader = source if isinstance(source, AudioReader) else AudioReader(source, sample_rate)
         yield from self._analyzer.analyze(reader.blocks(self.sample_rate))
 
-    @in_own_context
+    @with_torch_defaults
     def stream(
         self,
         sample_rate: int,
@@ -198,11 +171,11 @@ class Codec:
         Raises:
             ValueError: a quality or bitrate out of range.
         """
-        level = check_rate(self.model, bitrate, quality)
+        settings = EncodeSettings.check(self.model, bitrate, quality)
         extra = b"".join(map(container.pack_comment, (*self.model.tags(), *without_reserved_tags(comments))))
-        return LiveEncoder(self._analyzer, sample_rate, channels, None if bitrate else level, bitrate, extra)
+        return LiveEncoder(self._analyzer, sample_rate, channels, settings, extra)
 
-    @in_own_context
+    @with_torch_defaults
     def tokens(
         self,
         source: Any,
@@ -258,7 +231,7 @@ class Codec:
         padded = [torch.nn.functional.pad(t, (0, 0, 0, int(counts.max()) - t.shape[1])) for t in found]
         return torch.stack(padded), counts
 
-    @in_own_context
+    @with_torch_defaults
     def detokenize(self, tokens: Any, *, quality: int | None = None, codebook: str = "scalar") -> np.ndarray:
         """What `tokens` gave, or a language model made up -> sound.
 
@@ -279,7 +252,7 @@ class Codec:
             frames = self.model.frames(DecodedLatents(Latents(latents, float(step_size(level)))))
             return self.model.synthesize(frames).cpu().numpy()
 
-    @in_own_context
+    @with_torch_defaults
     def decode(
         self,
         source: Any,
@@ -287,12 +260,7 @@ class Codec:
         original_rate: bool = False,
         start: float = 0.0,
         duration: float | None = None,
-        strict: bool = False,
-        layers: str = "all",
-        refine: int = 0,
-        prompt: str | None = None,
-        from_step: int = 0,
-        max_duration: float = MAX_DURATION,
+        **options: Any,
     ) -> np.ndarray:
         """An .aldm file -> samples.
 
@@ -300,13 +268,7 @@ class Codec:
             source: bytes, a path, or a binary file object.
             original_rate: resample to the rate of what was encoded; otherwise 16 kHz.
             start, duration: part to decode, seconds.
-            strict: refuse a file with damage, instead of concealing damaged packets.
-            layers: "all", or "base": enhancement layers are ignored.
-            refine: steps of diffusion for packets without an enhancement layer, up to 255: seeded noise in the place of
-                what the quantiser removed. The same in every run.
-            prompt: says what the sound shall be instead, for the steps of diffusion from `from_step` on; for files
-                with an enhancement layer, or with `refine`, of models that take text.
-            max_duration: seconds that are decoded at most, since a file of 1 kB can claim hours. Default: 100 h.
+            options: `strict`, `layers`, `refine`, `prompt`, `from_step`, `max_duration`: see `DecodeOptions`.
 
         Returns:
             float32 [C, N]; N is exactly the number of samples that went in (at 16 kHz: its duration rounded up).
@@ -316,24 +278,19 @@ class Codec:
             ModelError: the file needs another model.
             ValueError: no sound between `start` and the end, or more than `max_duration`.
         """
-        decoder = self.decoder(read_bytes(source), strict, layers, refine, prompt, from_step, max_duration)
+        decoder = self.decoder(read_bytes(source), **options)
         return np.concatenate(list(decoder.blocks(original_rate, start, duration)), 1)
 
-    @in_own_context
-    def decoder(
-        self,
-        source: bytes | BinaryIO | StreamReader,
-        strict: bool = False,
-        layers: str = "all",
-        refine: int = 0,
-        prompt: str | None = None,
-        from_step: int = 0,
-        max_duration: float = MAX_DURATION,
-    ) -> Decoder:
-        """The decoder of one file or stream, for programs that take the sound in blocks or ask what was damaged."""
-        return Decoder(self.model, source, strict, layers, refine, prompt, from_step, max_duration)
+    @with_torch_defaults
+    def decoder(self, source: bytes | BinaryIO | StreamReader, **options: Any) -> Decoder:
+        """The decoder of one file or stream, for programs that take the sound in blocks or ask what was damaged.
 
-    @in_own_context
+        Args:
+            options: see `DecodeOptions`.
+        """
+        return Decoder(self.model, source, DecodeOptions(**options))
+
+    @with_torch_defaults
     def generate(
         self,
         seconds: float,
@@ -362,7 +319,7 @@ class Codec:
         vectors = self._analyzer.packet_vectors
         return generate_file(self.model, vectors, seconds, seed, ddcm, prompt, candidates, comments)
 
-    @in_own_context
+    @with_torch_defaults
     def synthesize(
         self,
         prompt: str,
@@ -382,7 +339,7 @@ class Codec:
             steps: of the scheduler.
             guidance: how much the prompt counts; 1: as a condition only.
             negative: what it shall not be.
-            scheduler: one of diffusers': see `generation.SCHEDULERS`.
+            scheduler: one of diffusers': see `audioldm2.generation.SCHEDULERS`.
 
         Returns:
             float32 [1, N] at 16 kHz.
@@ -394,20 +351,6 @@ class Codec:
         from .generation import synthesize
 
         return synthesize(self.model, prompt, negative, seconds, steps, seed, guidance, scheduler)
-
-    def _prompted(self, prompt: str | None, comments: list[str]) -> CodecModel:
-        """The model as a file with these comments will want it."""
-        if prompt is not None:
-            self.model.with_prompt([], prompt, 0)  # refuses where there is no text
-        return self.model.with_prompt(comments, None, 0)
-
-    def _spool(self, reader: AudioReader, progress: Progress) -> Spool:
-        """Analysed packets of a reader."""
-        packets, seconds = Spool(), reader.samples / reader.sample_rate
-        for packet in self.analyze(reader):
-            packets.append(packet)
-            progress(min(seconds, len(packets) * self._packet_hops / container.HOPS_PER_SECOND))
-        return packets
 
 
 def read_bytes(source: Any) -> bytes:

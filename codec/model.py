@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -49,7 +49,7 @@ from .vocoders.corrected import CorrectedGriffinLim
 from .vocoders.griffin_lim import GriffinLimRenderer
 
 BATCH = 16  # channels of packets that a GPU takes at once
-RAISE = 0.2  # nats by which the loud parts are raised to see what that does to latents
+LOUDNESS_STEP = 0.2  # nats by which the loud parts are raised to see what that does to latents
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Model(CodecModel):
     magnitude_net: MagnitudeNet | None = None
     corrector: Corrector | None = None
     denoiser: Denoiser | None = None
-    vectors: VectorCodebook | None = None
+    vector_codebook: VectorCodebook | None = None
     name: str = ""
     fingerprint: bytes = bytes(32)
     device: str = "cpu"
@@ -104,7 +104,7 @@ class Model(CodecModel):
             if denoiser is not None:
                 denoiser.schedule = json.loads((folder / "scheduler/scheduler_config.json").read_text())
                 denoiser.fingerprint = fingerprint(folder, DENOISER_FILES)
-            vectors = load_vector_codebook(folder)
+            vector_codebook = load_vector_codebook(folder)
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise ModelError(
                 f"model folder {folder} does not load: {type(error).__name__} {str(error).splitlines()[0]}"
@@ -112,7 +112,7 @@ class Model(CodecModel):
         for network in (autoencoder, net, corrector):
             if network is not None:
                 network.to(device)
-        networks = (net, corrector, denoiser, vectors)
+        networks = (net, corrector, denoiser, vector_codebook)
         return cls(mel, autoencoder, codebook, quality, *networks, folder.name, fingerprint(folder), device)
 
     def save_pretrained(self, folder: Path) -> None:
@@ -130,19 +130,11 @@ class Model(CodecModel):
         if self.denoiser is not None:
             (folder / "scheduler").mkdir(parents=True, exist_ok=True)
             (folder / "scheduler/scheduler_config.json").write_text(json.dumps(self.denoiser.schedule) + "\n")
-        if self.vectors is not None:
-            save_vector_codebook(self.vectors, folder)
+        if self.vector_codebook is not None:
+            save_vector_codebook(self.vector_codebook, folder)
         save_codebook(self.codebook, folder)
         codec = {"default_quality": self.default_quality, "mel": self.mel.config()}
         (folder / "codec/config.json").write_text(json.dumps(codec, indent=2) + "\n")
-
-    def tags(self) -> list[str]:
-        return []
-
-    def with_prompt(self, comments: Iterable[str], prompt: str | None, from_step: int) -> Model:
-        if prompt is not None:
-            raise ModelError(f"model {self.name} takes no text")
-        return self
 
     def with_vocoder(self, name: str | None) -> Model:
         if name not in (None, *self.vocoders):
@@ -163,8 +155,8 @@ class Model(CodecModel):
     def loudness_targets(
         self, magnitudes: Tensor, mel: Tensor, latents: np.ndarray, own: slice
     ) -> Sequence[LoudnessTarget | None]:
-        raised = self.encode_mel(mel + RAISE * loud_parts(mel), own).cpu().numpy()
-        gradients = ((raised - latents) / RAISE).astype(np.float16)
+        raised = self.encode_mel(mel + LOUDNESS_STEP * loud_parts(mel), own).cpu().numpy()
+        gradients = ((raised - latents) / LOUDNESS_STEP).astype(np.float16)
         energies = audible_energy(magnitudes[:, :, own]).cpu().tolist()
         bands = band_energy(self.mel, mel[:, own]).cpu().tolist()
         return [LoudnessTarget(*found) for found in zip(energies, bands, gradients, strict=True)]

@@ -56,6 +56,6 @@ def fingerprint(folder: Path, files: tuple[str, ...] = FILES) -> bytes:
     return digest.digest()
 
 
-def model_with(prefix: bytes) -> str | None:
+def model_by_fingerprint(prefix: bytes) -> str | None:
     """Name of the embedded model whose fingerprint starts like a header's, if there is one."""
     return next((name for name, folder in embedded_models().items() if fingerprint(folder).startswith(prefix)), None)

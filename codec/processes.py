@@ -1,4 +1,4 @@
-"""Tasks in several processes, of which one may die."""
+"""A process pool that survives the death of a worker."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ def in_processes(
     function: Callable[[Task], Any],
     tasks: Sequence[Task],
     jobs: int,
-    start: Callable[..., None] | None = None,
-    *given: Any,
+    initializer: Callable[..., None] | None = None,
+    *initargs: Any,
 ) -> Generator[tuple[Task, Any]]:
-    """Call the function in `jobs` processes: pairs of task and result as they come, or BrokenProcessPool if it died.
+    """Call the function in `jobs` processes; yield pairs of task and result, which is BrokenProcessPool if it died.
 
-    Closing the iterator, or Ctrl-C, lets what runs end, and what waits does not begin.
+    Closing the iterator, or Ctrl-C, lets running tasks end and cancels waiting ones.
 
     Args:
-        start: called with `given` in every process first.
+        initializer: called with `initargs` in every process first.
     """
     context = multiprocessing.get_context("spawn")  # metric packages hang in forked processes
     left = list(tasks)
     while left:
         died: list[Task] = []
-        with ProcessPoolExecutor(min(jobs, len(left)), context, start, given) as pool:
+        with ProcessPoolExecutor(min(jobs, len(left)), context, initializer, initargs) as pool:
             futures = {pool.submit(function, task): task for task in left}
             try:
                 for future in as_completed(list(futures)):

@@ -114,17 +114,17 @@ class StreamReader:
                         records, self._next = found, first
                         continue
                 if held:
-                    yield from self._give(held, first, followed=not self._ended)
+                    yield from self._emit(held, first, followed=not self._ended)
                 held, firm = self._parse(record), False
                 if held:
                     self._broken = False
                 if held is None:
                     continue
                 if not self.header.layers and held.packet and held.packet.hops == self.header.packet_hops:
-                    yield from self._give(held, first)
+                    yield from self._emit(held, first)
                     held = None
         if held:
-            yield from self._give(held, first)
+            yield from self._emit(held, first)
         yield from self._close(first)
 
     def _seek(self, number: int) -> Iterator[Record | DamageError] | None:
@@ -169,7 +169,7 @@ class StreamReader:
             return
         self.samples, self._ended = samples, True
 
-    def _give(self, item: Item, first: int, followed: bool = False) -> Iterator[Item]:
+    def _emit(self, item: Item, first: int, followed: bool = False) -> Iterator[Item]:
         """A packet, after the missing ones before it. One that is short and `followed` by others is dropped."""
         size = self.header.packet_hops
         if followed and item.packet and item.packet.hops < size:

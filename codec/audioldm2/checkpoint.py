@@ -44,7 +44,7 @@ def licence_of(comments: Iterable[str]) -> str | None:
     return LICENCE if name.startswith(("cvssp/audioldm2", "audioldm2:")) else None
 
 
-def tagged_model(comments: Iterable[str]) -> str | None:
+def model_from_comments(comments: Iterable[str]) -> str | None:
     """The hub's checkpoint that wrote a file, if its comments name one that this package knows; else None."""
     name = comment_value(comments, MODEL_TAG) or ""
     repo, _, revision = name.partition("@")

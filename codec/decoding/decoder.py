@@ -14,16 +14,15 @@ from ...format import container
 from ...format.errors import DamageError
 from ...format.stream import Item, StreamReader
 from ..audio.reader import length_at, resample
-from ..context import each_in_own_context, in_own_context
 from ..dsp.loudness import PEAK, peak_of
 from ..stages import CodecModel
+from ..torch_defaults import generator_with_torch_defaults, with_torch_defaults
 from ..values import DecodedLatents, Frames
 from .channels import Crossfade, LazyFrames, VocoderBank, map_unique
-from .packets import PacketDecoder
+from .packets import DecodeOptions, PacketDecoder
 
 Channel = tuple[int, float] | None  # which of those that are coded, and what it is multiplied by; None: silent
 BLOCK_VALUES = 1 << 21  # of a block [C, n]: 8 MB
-MAX_DURATION = 360000.0  # seconds: 100 h
 EDGE = 48  # frames that a decoder which starts in the middle hears before it, so that its first sample is settled
 
 
@@ -32,40 +31,27 @@ class Decoder:
 
     Args:
         source: bytes; a buffered binary file object, which may be a pipe that is still being written; or a reader.
-        strict: refuse damage, instead of concealing damaged packets.
-        max_duration: seconds of sound that `blocks` gives at most: a file of 1 kB can claim hours.
-        layers, refine, prompt, from_step: see `PacketDecoder`.
 
     Attributes:
         header: of the file.
         damage: a line for each thing that was missing or changed, as far as the file was read.
-        decoded: how many packets were decoded.
-        refine: steps of diffusion that packets without an enhancement layer get.
+        decoded_packets: how many packets were decoded.
+        refine: steps of diffusion that packets without an enhancement layer get; see `DecodeOptions`.
 
     Raises:
         FormatError: not an .aldm file, a newer version, or a damaged header.
         ModelError: the file needs another model, or a denoiser, which this one has not.
     """
 
-    def __init__(
-        self,
-        model: CodecModel,
-        source: bytes | BinaryIO | StreamReader,
-        strict: bool = False,
-        layers: str = "all",
-        refine: int = 0,
-        prompt: str | None = None,
-        from_step: int = 0,
-        max_duration: float = MAX_DURATION,
-    ):
-        self.model, self.strict, self.max_duration = model, strict, max_duration
+    def __init__(self, model: CodecModel, source: bytes | BinaryIO | StreamReader, options: DecodeOptions):
+        self.model, self.options = model, options
         self.reader = source if isinstance(source, StreamReader) else StreamReader(source)
-        self.header, self.damage, self.decoded = self.reader.header, self.reader.damage, 0
-        self._packets = PacketDecoder(model, self.header, layers, refine, prompt, from_step)
+        self.header, self.damage, self.decoded_packets = self.reader.header, self.reader.damage, 0
+        self._packets = PacketDecoder(model, self.header, options)
         self.refine = self._packets.refine
         self._history: list[Tensor | None] = [None] * self.header.channels  # latents before the next packet
 
-    @each_in_own_context
+    @generator_with_torch_defaults
     def blocks(
         self, original_rate: bool = False, start: float = 0.0, duration: float | None = None
     ) -> Iterator[np.ndarray]:
@@ -81,19 +67,18 @@ class Decoder:
         """
         own, hop = self.model.mel.sample_rate, self.model.mel.hop_length
         rate = self.header.sample_rate if original_rate else own
-        begin, end = self._part(rate, start, duration)
+        begin, end = self._sample_range(rate, start, duration)
         first = max(0, begin * container.HOPS_PER_SECOND // rate - EDGE)
         last = math.inf if duration is None else -(-int(end) * container.HOPS_PER_SECOND // rate) + EDGE
         channels = self.header.channels
         piece = max(1, BLOCK_VALUES * own // (channels * max(rate, own)))
         blocks = resample(self._synthesize(first, last, piece), own, rate, channels)
         offset, given = first * hop * rate // own, 0
-        for block in cut(blocks, begin - offset, lambda: min(end, self._whole(rate)) - offset):
+        for block in trim(blocks, begin - offset, lambda: min(end, self._total_samples(rate)) - offset):
             given += block.shape[1]
-            if given > self.max_duration * rate:  # counted, since a header can claim anything
-                raise ValueError(
-                    f"more than {self.max_duration / 3600:g} h of sound: a larger maximum duration allows it"
-                )
+            if given > self.options.max_duration * rate:  # counted, since a header can claim anything
+                hours = self.options.max_duration / 3600
+                raise ValueError(f"more than {hours:g} h of sound: a larger maximum duration allows it")
             yield block
         if not given:
             seconds = self.reader.hops / container.HOPS_PER_SECOND
@@ -106,19 +91,20 @@ class Decoder:
             ValueError: nothing there.
         """
         rate = self.header.sample_rate if original_rate else self.model.mel.sample_rate
-        begin, end = self._part(rate, start, duration)
-        end = min(end, self._whole(rate))
+        begin, end = self._sample_range(rate, start, duration)
+        end = min(end, self._total_samples(rate))
         return int(end) - begin if self.reader.samples is not None else None
 
-    def _whole(self, rate: int) -> float:
+    def _total_samples(self, rate: int) -> float:
         """Samples of the whole file at a rate, as far as is known."""
         samples = self.reader.samples
         return math.inf if samples is None else length_at(samples, self.header.sample_rate, rate)
 
-    def _part(self, rate: int, start: float, duration: float | None) -> tuple[int, float]:
+    def _sample_range(self, rate: int, start: float, duration: float | None) -> tuple[int, float]:
         """First sample of a part and the one behind its last."""
-        if not all(map(math.isfinite, (start, duration or 0))) or start < 0 or round(start * rate) >= self._whole(rate):
-            raise ValueError(f"nothing to decode from {start:g} s on: the file has {self._whole(rate) / rate:.2f} s")
+        total = self._total_samples(rate)
+        if not all(map(math.isfinite, (start, duration or 0))) or start < 0 or round(start * rate) >= total:
+            raise ValueError(f"nothing to decode from {start:g} s on: the file has {total / rate:.2f} s")
         begin = round(start * rate)
         return begin, math.inf if duration is None else begin + max(1, round(duration * rate))
 
@@ -156,16 +142,16 @@ class Decoder:
     def _items(self, first: int) -> Iterator[Item]:
         """Packets from number `first` on, and errors where damage ends it."""
         for item in self.reader.packets(first):
-            self._refuse()
+            self._raise_on_damage()
             yield item
-        self._refuse(nothing=not self.reader.hops)
+        self._raise_on_damage(nothing=not self.reader.hops)
 
-    def _refuse(self, nothing: bool = False) -> None:
-        if self.damage and (self.strict or nothing):
+    def _raise_on_damage(self, nothing: bool = False) -> None:
+        if self.damage and (self.options.strict or nothing):
             more = f" (and {len(self.damage) - 1} more)" if len(self.damage) > 1 else ""
             raise DamageError(f"damaged file: {self.damage[0]}{more}")
 
-    @in_own_context
+    @with_torch_defaults
     def latents(self, item: Item) -> DecodedLatents:
         """Latents of a packet's channels that are neither silent nor a copy.
 
@@ -193,10 +179,10 @@ class Decoder:
             latents = self.latents(item)
         except DamageError as error:
             self.damage.append(f"{self.reader.place(item.number)}: {error}")
-            self._refuse()
+            self._raise_on_damage()
             return None
-        self._refuse()
-        self.decoded += heard
+        self._raise_on_damage()
+        self.decoded_packets += heard
         channels, histories = list[Channel](), list[Tensor | None]()
         for c, gain in enumerate(item.packet.gains):
             if gain == container.GAIN_COPY:
@@ -237,7 +223,7 @@ class Decoder:
         return Frames.stack(parts, 0)
 
 
-def cut(blocks: Iterable[np.ndarray], begin: int, end: Callable[[], float]) -> Iterator[np.ndarray]:
+def trim(blocks: Iterable[np.ndarray], begin: int, end: Callable[[], float]) -> Iterator[np.ndarray]:
     """Samples begin .. end() - 1 of a stream of blocks [C, n]; the end may be known as late as at the last block."""
     at = 0
     for block in blocks:

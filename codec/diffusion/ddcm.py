@@ -18,7 +18,7 @@ from ..stages import Denoiser
 from .schedule import NOISE_RANGE, NoiseRange
 
 CODEBOOK, START, REFINE, GENERATE = 0, 1, 2, 3  # streams of noise
-FINEST = TRAINED_LEVELS - 1  # level of latents that are as good as exact
+EXACT_LEVEL = TRAINED_LEVELS - 1  # level of latents that are as good as exact
 MAX_CHOSEN_STEPS = 40  # of a diffusion whose length is chosen by bitrate
 CHUNK = 1 << 22  # values of a codebook that are in memory at once
 
@@ -85,12 +85,12 @@ class DDCM:
             step: of the base layer's quantiser, or None without a base layer.
             noise_range: of the denoiser.
         """
-        start, end = noise_range.alone(self.bits) if step is None else noise_range.upon(step)
+        start, end = noise_range.without_base(self.bits) if step is None else noise_range.on_base(step)
         bits = self.codebook.bit_length() - 1
         timesteps = TimestepRange.between(
             start, min(max(end, noise_range.min_sigma), start / 2), self.steps, noise_range
         )
-        return Layer(denoiser[:2], self.seed, *timesteps, self.block, bits, self.atoms, FINEST)
+        return Layer(denoiser[:2], self.seed, *timesteps, self.block, bits, self.atoms, EXACT_LEVEL)
 
     @property
     def bits(self) -> float:
@@ -154,7 +154,7 @@ class Sampler:
         for number, timestep in enumerate(timesteps):
             alpha = scheduler.alphas_cumprod[timestep]
             sigma = ((1 - alpha) / alpha).sqrt().expand(len(sample))
-            guess = self.denoiser.at(number)(sample / alpha.sqrt(), sigma, self.base, self.level, self.step)
+            guess = self.denoiser.for_step(number)(sample / alpha.sqrt(), sigma, self.base, self.level, self.step)
             if number == span.steps - 1:
                 return guess
             picked = noise(number, guess)

@@ -76,7 +76,7 @@ class Denoiser(nn.Module):
         mean, variance = self.prior(base, level, base)
         return mean, (variance + noise).sqrt()
 
-    def at(self, number: int) -> Denoiser:
+    def for_step(self, number: int) -> Denoiser:
         """The denoiser of that step."""
         return self
 

@@ -44,14 +44,14 @@ class NoiseRange:
         """The timestep that has so much noise: 0 .. 1 from the first to the last."""
         return math.log(noise / MIN_SIGMA) / math.log(MAX_SIGMA / MIN_SIGMA)
 
-    def alone(self, bits: float) -> tuple[float, float]:
+    def without_base(self, bits: float) -> tuple[float, float]:
         """Of DDCM without a base layer and so many bits for a latent vector.
 
         Few bits: from more noise on, and not as far down, where they would not tell anything.
         """
         return (100.0 if bits < 40 else 50.0), 30 * bits**-0.6
 
-    def upon(self, step: float) -> tuple[float, float]:
+    def on_base(self, step: float) -> tuple[float, float]:
         """Of DDCM on a base layer with that step."""
         return self.BASE[0] * step, self.BASE[1] * step
 

@@ -14,7 +14,7 @@ from .mel import LogMel
 SPECIAL = (GAIN_SILENT, GAIN_COPY)
 PEAK = 0.5  # of a normalised packet, as in AudioLDM 2's training
 SILENCE = 1e-5  # -100 dBFS, below the last bit of 16
-LOUD, EDGE = 1.5, 0.7  # nats; how far below its loudest band a packet is loud, and how softly that ends
+LOUD_RANGE, LOUD_EDGE = 1.5, 0.7  # nats; how far below its loudest band a packet is loud, and how softly that ends
 
 
 def peak_of(gain: int) -> float:
@@ -64,4 +64,4 @@ def band_energy(mel: LogMel, log_mel: Tensor) -> Tensor:
 
 def loud_parts(mel: Tensor) -> Tensor:
     """Which parts of log-mels [B, T, n_mels] have the energy: from 0 to 1, the same shape."""
-    return torch.sigmoid((mel - mel.amax((1, 2), keepdim=True) + LOUD) / EDGE)
+    return torch.sigmoid((mel - mel.amax((1, 2), keepdim=True) + LOUD_RANGE) / LOUD_EDGE)

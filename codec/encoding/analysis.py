@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,9 +12,12 @@ import torch
 
 from ...format import container
 from ..audio.framing import Framer, Window
+from ..audio.reader import AudioReader
 from ..dsp.loudness import PEAK, gain_of
 from ..stages import CodecModel
 from ..values import LoudnessTarget
+
+Progress = Callable[[float], None]  # called with the seconds of audio that are done
 
 
 @dataclass
@@ -78,16 +81,25 @@ class Spool:
 
 
 class Analyzer:
-    """Makes packets of `packet_vectors` latent vectors with one model."""
+    """Makes packets of `packet_vectors` latent vectors, `packet_hops` units of 10 ms, with one model."""
 
     def __init__(self, model: CodecModel, packet_vectors: int):
         self.model, self.packet_vectors = model, packet_vectors
+        self.packet_hops = packet_vectors * model.autoencoder.patch
 
     def framer(self) -> Framer:
         """For one stream of samples at the codec's rate."""
         model, mel, patch = self.model, self.model.mel, self.model.patch_samples
         behind, context = model.overlap * mel.hop_length, model.context * mel.hop_length
         return Framer(self.packet_vectors * patch, mel.pad, patch, behind, context)
+
+    def spool(self, reader: AudioReader, progress: Progress) -> Spool:
+        """All packets of a reader."""
+        packets, seconds = Spool(), reader.samples / reader.sample_rate
+        for packet in self.analyze(reader.blocks(self.model.mel.sample_rate)):
+            packets.append(packet)
+            progress(min(seconds, len(packets) * self.packet_hops / container.HOPS_PER_SECOND))
+        return packets
 
     def analyze(self, blocks: Iterable[np.ndarray]) -> Iterator[AnalyzedPacket]:
         """Waveform blocks [C, n] at the codec's rate -> packets of latents, one after the other."""

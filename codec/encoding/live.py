@@ -11,11 +11,12 @@ from ...format import container
 from ...format.container import Header
 from ..audio.framing import Window
 from ..audio.reader import Resampler, check_samples
-from ..context import in_own_context
 from ..errors import AudioError
+from ..torch_defaults import with_torch_defaults
 from .analysis import AnalyzedPacket, Analyzer
 from .encoder import Encoder, Gains
 from .rate_control import BUDGET_MARGIN, COARSE_TOLERANCE, OperatingPoint
+from .settings import EncodeSettings
 
 END_BYTES = len(container.pack_end(0))
 BURST_SECONDS = 2.56  # of bits that may be saved for later
@@ -40,31 +41,30 @@ class LiveEncoder:
         analyzer: Analyzer,
         sample_rate: int,
         channels: int,
-        quality: int | None,
-        bitrate: float | None,
+        settings: EncodeSettings,
         preamble: bytes = b"",
     ):
         self.sample_rate, self.channels, self.samples, self.bytes = sample_rate, channels, 0, 0
         model = analyzer.model
         self._analyzer, self._encoder, self._framer = analyzer, Encoder(model), analyzer.framer()
         self._resampler = Resampler(sample_rate, model.mel.sample_rate, channels)
-        self._quality, self._bitrate = quality, bitrate
-        hops = analyzer.packet_vectors * model.autoencoder.patch
-        heard = hops + model.overlap + model.context
+        self._level, self._bitrate = settings.level, settings.bitrate
+        heard = analyzer.packet_hops + model.overlap + model.context
         self.latency = heard / container.HOPS_PER_SECOND + model.mel.pad / model.mel.sample_rate
         header = Header(
             sample_rate=sample_rate,
             channels=channels,
             samples=None,
-            quality=container.OWN_QUALITY if quality is None else quality,
-            packet_hops=hops,
+            quality=container.OWN_QUALITY if settings.level is None else settings.level,
+            packet_hops=analyzer.packet_hops,
             model=model.fingerprint[:4],
         )
         self._pending = header.pack() + preamble  # goes out with the first block
         self._packets, self._seconds = 0, 0.0  # that are coded
-        self._saved, self._kept = -float(len(self._pending) + END_BYTES), 0.0  # bytes; the latter for the last packet
+        self._saved = -float(len(self._pending) + END_BYTES)  # bytes that later packets may take
+        self._reserve = 0.0  # bytes for the last packet
 
-    @in_own_context
+    @with_torch_defaults
     def push(self, block: np.ndarray) -> bytes:
         """Take samples [C, n] or, of one channel, [n]; return the packets that are complete by now, perhaps none.
 
@@ -78,7 +78,7 @@ class LiveEncoder:
         self.samples += block.shape[1]
         return self._encode(self._framer.push(self._resampler.push(block)))
 
-    @in_own_context
+    @with_torch_defaults
     def flush(self) -> bytes:
         """The rest, and the record that says how long it was.
 
@@ -89,7 +89,7 @@ class LiveEncoder:
             raise AudioError("empty: no samples")
         windows = [*self._framer.push(self._resampler.flush()), *self._framer.flush()]
         data = self._encode(windows[:-1])
-        self._saved, self._kept = self._saved + self._kept, math.inf  # nothing more is kept
+        self._saved, self._reserve = self._saved + self._reserve, math.inf  # nothing more is kept
         data += self._encode(windows[-1:])
         end = container.pack_end(self.samples)
         self.bytes += len(end)
@@ -99,9 +99,9 @@ class LiveEncoder:
         data, self._pending = self._pending, b""
         for window in windows:
             [packet] = self._analyzer.analyze_windows([window])
-            if self._quality is not None:
-                packets = self._encoder.compensated([packet], self._quality)
-                point = OperatingPoint.fixed(self._quality)
+            if self._level is not None:
+                packets = self._encoder.compensated([packet], self._level)
+                point = OperatingPoint.fixed(self._level)
                 data += b"".join(self._encoder.records(packets, point, first=self._packets))
             else:
                 data += self._fit(packet)
@@ -117,8 +117,8 @@ class LiveEncoder:
         until = min(self._seconds + packet.hops / container.HOPS_PER_SECOND, self.samples / self.sample_rate)
         budget, self._seconds = a_second * (until - self._seconds), until
         least = 10 + 4 * self.channels  # bytes of a last packet of hardly any sound
-        keep = max(0, min(least - self._kept, budget / 32))
-        self._kept, self._saved = self._kept + keep, self._saved - keep
+        keep = max(0, min(least - self._reserve, budget / 32))
+        self._reserve, self._saved = self._reserve + keep, self._saved - keep
         allowed = budget + self._saved
         guess = rate.search(allowed - 1, [packet], tolerance=COARSE_TOLERANCE)
         packets, gains = list(self._encoder.compensated([packet], guess.level)), Gains()

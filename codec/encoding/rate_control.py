@@ -9,9 +9,9 @@ from typing import NamedTuple
 from ..quantization.rdo import ScalarEncoder
 from .analysis import AnalyzedPacket
 
-DISTORTION_WEIGHT = (0.8, 1.2)  # up to level RISE[0], and from RISE[1] on
-RISE = (28, 42)
-SPREAD = 0.6  # how much more it is before the next level: sizes grow evenly
+DISTORTION_WEIGHT = (0.8, 1.2)  # up to level WEIGHT_LEVELS[0], and from WEIGHT_LEVELS[1] on
+WEIGHT_LEVELS = (28, 42)
+WEIGHT_SPREAD = 0.6  # how much more it is before the next level: sizes grow evenly
 RATE_TOLERANCE = 0.012  # octaves below the bitrate that are near enough
 COARSE_TOLERANCE = 0.06  # the same where it is not yet the end of it
 RESOLUTION = 0.08  # levels
@@ -35,9 +35,9 @@ class OperatingPoint(NamedTuple):
     @classmethod
     def at(cls, rate: float, bits_ratio: float = 1.0) -> OperatingPoint:
         """Of a rate: its level, and between it and the next one a weight of errors that grows."""
-        level, up = int(rate), min(max((rate - RISE[0]) / (RISE[1] - RISE[0]), 0), 1)
+        level, up = int(rate), min(max((rate - WEIGHT_LEVELS[0]) / (WEIGHT_LEVELS[1] - WEIGHT_LEVELS[0]), 0), 1)
         low, high = DISTORTION_WEIGHT
-        return cls(rate, level, (low + up * (high - low)) * (1 + SPREAD * (rate - level)), bits_ratio)
+        return cls(rate, level, (low + up * (high - low)) * (1 + WEIGHT_SPREAD * (rate - level)), bits_ratio)
 
     @classmethod
     def fixed(cls, level: int) -> OperatingPoint:
@@ -53,16 +53,16 @@ class OperatingPoint(NamedTuple):
         bits_ratio = BUDGET_MARGIN * self.bits_ratio / overshoot
         if overshoot < 2 ** (tolerance / 2) and bits_ratio > 2 ** (-2 * tolerance):
             return self._replace(bits_ratio=bits_ratio)
-        rate = max(0.0, self.rate - octave(self.rate) * math.log2(overshoot) - RESOLUTION / 2)
+        rate = max(0.0, self.rate - levels_per_octave(self.rate) * math.log2(overshoot) - RESOLUTION / 2)
         return OperatingPoint.at(rate, self.bits_ratio)
 
 
-def octave(rate: float) -> float:
+def levels_per_octave(rate: float) -> float:
     """How much finer a rate has about double the size."""
     return max(6.0, rate / 4)
 
 
-def likely_rate(bits: float) -> float:
+def typical_rate(bits: float) -> float:
     """Where to begin to look, for so many bits a vector of sound as it mostly is, in a model's 640 channels."""
     return 44 + 6.4 * math.log2(bits / 960)
 
@@ -106,7 +106,7 @@ class RateController:
         steerable = self.quantizer.rate_tolerance
         if guess is None and steerable:
             vectors = sum(channel.base.shape[1] for packet in packets for channel in packet.channels)
-            guess = likely_rate(8 * max(budget, 1) / max(vectors, 1))
+            guess = typical_rate(8 * max(budget, 1) / max(vectors, 1))
         rate, size = fit_rate(
             lambda rate: self.size(packets, OperatingPoint.at(rate)),
             budget * 2 ** (steerable / 2),
@@ -165,7 +165,7 @@ def fit_rate(
         if high - low < RESOLUTION:
             return low, sizes.get(low, math.inf)
         if math.isinf(at_low + at_high):
-            slope = octave(rate)
+            slope = levels_per_octave(rate)
             if before and log_overshoot != before[1]:
                 slope = min(max((rate - before[0]) / (log_overshoot - before[1]), slope / 2), 2 * slope)
             before = rate, log_overshoot

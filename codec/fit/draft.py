@@ -37,27 +37,32 @@ class Draft:
 
     Attributes:
         sizes: options of new networks, by part.
-        gains: [levels, C], factors on the quantiser's steps.
+        step_scales: [levels, C], factors on the quantiser's steps.
     """
 
     mel: LogMel
     default_quality: int = 24
     sizes: dict[str, dict[str, Any]] = field(default_factory=dict)
     autoencoder: Autoencoder | None = None
-    gains: np.ndarray | None = None
+    step_scales: np.ndarray | None = None
     predictor: Predictor | None = None
     tables: Tables | None = None
     magnitude_net: MagnitudeNet | None = None
     corrector: Corrector | None = None
     denoiser: Denoiser | None = None
-    vectors: VectorCodebook | None = None
+    vector_codebook: VectorCodebook | None = None
 
     @classmethod
     def of(cls, model: Model) -> Draft:
         """The parts of a model that exists."""
         parts = {name: getattr(model, name) for name in ("autoencoder", "magnitude_net", "corrector", "denoiser")}
         codebook = model.codebook
-        parts |= dict(gains=codebook.gains, predictor=codebook.predictor, tables=codebook.tables, vectors=model.vectors)
+        parts |= dict(
+            step_scales=codebook.step_scales,
+            predictor=codebook.predictor,
+            tables=codebook.tables,
+            vector_codebook=model.vector_codebook,
+        )
         return cls(model.mel, model.default_quality, **parts)
 
     def model(self) -> Model | None:
@@ -73,7 +78,7 @@ class Draft:
             net,
             corrector,
             self.denoiser,
-            self.vectors,
+            self.vector_codebook,
         )
 
     def codebook(self) -> ScalarCodebook:
@@ -82,9 +87,9 @@ class Draft:
         Raises:
             ValueError: no tables.
         """
-        if self.gains is None or self.tables is None:
+        if self.step_scales is None or self.tables is None:
             raise ValueError("there are no tables yet: a stage of kind tables must come before")
-        return ScalarCodebook(self.gains, self.tables, self.predictor)
+        return ScalarCodebook(self.step_scales, self.tables, self.predictor)
 
     def require(self, name: str) -> Any:
         """A part.
@@ -135,11 +140,11 @@ class Draft:
                 network = NETWORKS[name](*before, **value["config"])
                 network.load_state_dict(value["state"])
                 setattr(self, name, network.eval().requires_grad_(False))
-            elif name == "gains":
-                self.gains = value.numpy()
+            elif name == "step_scales":
+                self.step_scales = value.numpy()
             elif name == "tables":
                 bank, choice, transitions = (a.numpy() for a in value)
                 small = np.uint8 if len(bank) <= 256 else np.uint16
                 self.tables = Tables(bank, choice.astype(small), transitions)
-            elif name == "vectors":
-                self.vectors = VectorCodebook(value["codes"].numpy(), value["level"])
+            elif name == "vector_codebook":
+                self.vector_codebook = VectorCodebook(value["codes"].numpy(), value["level"])

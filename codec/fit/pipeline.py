@@ -63,7 +63,7 @@ def run_recipe(
         key = _digest([checkpoint_key, steps])
         result = work / f"{stage.name}.result.pt"
         stored = torch.load(result, weights_only=True) if result.exists() else None
-        if stored is not None and stored["key"] == key:
+        if stored is not None and (stored["key"], tuple(stored["parts"])) == (key, stage.changes):
             say(f"{stage.name}: done before")
         elif only in (None, stage.name):
             stored = _run(stage, draft, Job(cache, work, log, checkpoint_key), result, key)

@@ -15,7 +15,7 @@ from ..dsp.stft import overlap_add, window_sum
 from .layers import ResidualBlock
 
 STRIDE = 2  # frames per step of the convolutions
-QUIET = 1e-4  # magnitudes below are as good as this; those of a normalised clip reach about 60
+MIN_MAGNITUDE = 1e-4  # magnitudes below are as good as this; those of a normalised clip reach about 60
 MAX_LOG_GAIN = 3.0  # nats that a magnitude is changed by, at most
 MAX_PROJECTION_GAIN = 20.0  # most that a mel band is raised or lowered by a projection
 
@@ -95,7 +95,7 @@ class Corrector(nn.Module):
     def correction(self, spectrum: Tensor, mel: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
         """How much to raise (nats) and to turn (radians) each value of [B, bins, T]."""
         batch, bins, frames = spectrum.shape
-        magnitude = spectrum.abs().clamp(min=QUIET)
+        magnitude = spectrum.abs().clamp(min=MIN_MAGNITUDE)
         phase = spectrum / magnitude
         turned = F.pad(phase[..., 1:] * phase[..., :-1].conj() * self.advance, (1, 0))
         delayed = F.pad(phase[:, 1:] * -phase[:, :-1].conj(), (0, 0, 1, 0))  # sign: from the middle of the window on

@@ -63,12 +63,12 @@ class Predictor(nn.Module):
         return [(1 + film(condition)).chunk(2, 1) for film in self.film]
 
     @torch.inference_mode()
-    def expect(self, latents: Tensor, step: Tensor) -> Tensor:
+    def predict(self, latents: Tensor, step: Tensor) -> Tensor:
         """What is expected of every vector of sequences [B, N, C] by those before it: [B, N, C]."""
         past, known = self.windows(latents)
         return self(past, known, step.repeat_interleave(latents.shape[1])).view(latents.shape)
 
-    def walk(self, step: float) -> Generator[np.ndarray, np.ndarray, None]:
+    def predictions(self, step: float) -> Generator[np.ndarray, np.ndarray, None]:
         """Gives what is expected of a vector [C], and is sent the vector as it was decoded, and so on.
 
         `forward` for one vector, in as few operations as there can be, because each costs more than its arithmetic.

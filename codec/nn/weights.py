@@ -42,7 +42,7 @@ class SkipInit(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def as_stored(network: nn.Module) -> None:
+def round_to_stored(network: nn.Module) -> None:
     """Round a network's state to what `save_weights` keeps of it in 8 bits."""
     network.load_state_dict(unpack(pack(network, small=True)))
 

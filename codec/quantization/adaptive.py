@@ -65,7 +65,7 @@ class AdaptiveCodebook(ScalarCodebook):
     """
 
     def __init__(self, channels: int, bands: int):
-        self.gains = np.full((LEVELS, channels), COARSEST_UNIT_VARIANCE / step_size(0), np.float32)
+        self.step_scales = np.full((LEVELS, channels), COARSEST_UNIT_VARIANCE / step_size(0), np.float32)
         self.channels, self.bands = channels, bands
 
     def encoder(self) -> AdaptiveEncoder:

@@ -23,8 +23,8 @@ FEEDBACK_BITS = 16.0  # and a third of a vector's: so many bits above the estima
 RATE_STIFFNESS = 6.0  # octaves more that an error has to count for an octave more of bits, about
 SHAPING_OFFSET = 0.1  # octaves less, for the bits that noise shaping adds, about
 DEAD_ZONE = 0.2  # how much further from zero than 1/2 an index begins, where no tables say what it costs
-KEPT_EXPECTATIONS = 16  # packets times levels: a search for a bitrate comes back to the same ones
-KEPT_COSTS = 2  # levels
+MAX_CACHED_PREDICTIONS = 16  # packets times levels: a search for a bitrate comes back to the same ones
+MAX_CACHED_COSTS = 2  # levels
 
 
 class ClassCosts(NamedTuple):
@@ -196,7 +196,7 @@ class ScalarEncoder:
             return 0 * latents
         key = latents.astype(np.float32).tobytes(), level
         if key not in self._expectations:
-            if len(self._expectations) == KEPT_EXPECTATIONS:
+            if len(self._expectations) == MAX_CACHED_PREDICTIONS:
                 del self._expectations[next(iter(self._expectations))]
             self._expectations[key] = self._predict(latents.astype(np.float32), level)
         return self._expectations[key]
@@ -208,12 +208,12 @@ class ScalarEncoder:
         expected, step = torch.zeros(1), torch.tensor([float(step_size(level))])
         for _ in range(2):
             decoded = expected + dead_zone((vectors - expected) / scale) * scale
-            expected = self.codebook.predictor.expect(decoded[None], step)[0]
+            expected = self.codebook.predictor.predict(decoded[None], step)[0]
         return expected.numpy().T
 
     def _class_costs(self, level: int) -> ClassCosts:
         if level not in self._costs:
-            if len(self._costs) == KEPT_COSTS:
+            if len(self._costs) == MAX_CACHED_COSTS:
                 del self._costs[next(iter(self._costs))]
             tables = self.codebook.tables
             self._costs[level] = ClassCosts.of(tables.costs[tables.choice[level]], tables.transitions[level])

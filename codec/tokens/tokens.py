@@ -24,9 +24,9 @@ def vector_codebook(model: CodecModel, name: str) -> VectorCodebook | None:
     """
     if name not in ("scalar", "vq"):
         raise ValueError(f"no codebook {name}; there are scalar, vq")
-    if name == "vq" and model.vectors is None:
+    if name == "vq" and model.vector_codebook is None:
         raise ModelError(f"model {model.name} has no vector codebook")
-    return model.vectors if name == "vq" else None
+    return model.vector_codebook if name == "vq" else None
 
 
 def packet_tokens(model: CodecModel, packet: AnalyzedPacket, level: int, vectors: VectorCodebook | None) -> np.ndarray:

@@ -19,12 +19,12 @@ from ..dsp.stft import glide
 from ..values import Frames
 from .griffin_lim import GriffinLim
 
-QUIETEST = 1e-9  # of a packet's level, to divide by it
+MIN_SCALE = 1e-9  # of a packet's level, to divide by it
 
 
 def normalised(frames: Frames, floor: float) -> Tensor:
     """Frames -> log-mel [C, T, n_mels] as the autoencoder gave it."""
-    bands = frames.magnitudes / frames.scale.clamp(min=QUIETEST)
+    bands = frames.magnitudes / frames.scale.clamp(min=MIN_SCALE)
     return bands.clamp(min=math.exp(floor)).log().transpose(1, 2)
 
 

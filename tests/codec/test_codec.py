@@ -244,7 +244,7 @@ def test_a_damaged_packet_costs_that_packet(short_packets: Codec, stream: bytes,
     decoder = short_packets.decoder(bytes(damaged))
     decoded = np.concatenate(list(decoder.blocks(False, 0, None)), 1)[0]
     assert len(decoded) == len(mixture)
-    assert decoder.decoded == len(records(stream)) - 1
+    assert decoder.decoded_packets == len(records(stream)) - 1
     assert len(decoder.damage) == 2  # the bytes, and the packet that is missing for it
     size = decoder.header.packet_hops * 160
     assert frame_errors(whole[: 2 * size], decoded[: 2 * size]).mean() < 0.1

@@ -76,10 +76,12 @@ def fitted(folder: Path) -> None:
     vae: Any = model.autoencoder
     shutil.copytree(MODELS["audioldm2"] / "vae", folder / "vae")
     music = torch.from_numpy(sounds()["music"][None, :65280]) / 2
-    learned = fit_tables([vae.encode(model.mel(music))[0].numpy()], model.codebook.gains, print, classes=2, tables=24)
-    tables, gains = learned.tables, learned.gains.astype(np.float16)
+    learned = fit_tables(
+        [vae.encode(model.mel(music))[0].numpy()], model.codebook.step_scales, print, classes=2, tables=24
+    )
+    tables, step_scales = learned.tables, learned.step_scales.astype(np.float16)
     (folder / TABLES).parent.mkdir()
-    arrays = dict(bank=tables.bank, choice=tables.choice, transitions=tables.transitions, gains=gains)
+    arrays = dict(bank=tables.bank, choice=tables.choice, transitions=tables.transitions, gains=step_scales)
     save_file(arrays, folder / TABLES)
 
 

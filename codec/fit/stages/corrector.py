@@ -81,15 +81,15 @@ class TrainCorrector(TrainingStage):
 
         def loss(step: int, held_out: bool) -> tuple[Tensor, dict[str, Tensor]]:
             examples = pools[True].fresh(step) if held_out else pools[False].batch(step, self.batch_size)
-            exact = mel.spectrum(examples.exact).abs()
+            exact = mel.spectrum(examples.original).abs()
             with torch.set_grad_enabled(jointly and not held_out):
                 estimate, target = target_magnitudes(draft, examples.mel, examples.step, trainer.autocast)
             steps = examples.step[:, None].expand_as(target[:, 0])
             with trainer.autocast():
-                wave = net(F.pad(examples.found, (-margin, -margin)), target, steps, torch.ones_like(steps))
+                wave = net(F.pad(examples.rendered, (-margin, -margin)), target, steps, torch.ones_like(steps))
             # the encoder's gain makes the target as loud as the original
             level = (audible_energy(target) / audible_energy(exact)).sqrt()[:, None].detach()
-            original = level * examples.exact[:, mel.pad : -mel.pad]
+            original = level * examples.original[:, mel.pad : -mel.pad]
             found = {k: weights[k] * v for k, v in waveform_losses(mel, original, wave).items()}
             if estimate is not None and jointly:
                 found["bins"] = weights["bins"] * shape_error(mel, exact, estimate)

@@ -16,7 +16,7 @@ from ..draft import Draft
 from .base import HoursStage, Job
 from .denoiser import measure_prior
 from .klt import fit_klt
-from .predictor import LEAST_SCALE
+from .predictor import MIN_SCALE
 
 LAST = 32  # channels whose mean the new ones take for what they know nothing of
 
@@ -58,7 +58,7 @@ def grow_predictor(old: Predictor, scale: Tensor) -> Predictor:
     """One for as many channels as `scale` [C] has; of the new ones it expects what it does of the last old ones."""
     have, count = len(old.direct), len(scale) - len(old.direct)
     new, state = Predictor(**{**old.config, "latent_channels": len(scale)}), dict(old.state_dict())
-    state["scale"] = torch.cat([old.scale, scale[have:].clamp(min=LEAST_SCALE)])
+    state["scale"] = torch.cat([old.scale, scale[have:].clamp(min=MIN_SCALE)])
     state["direct"] = torch.cat([old.direct, old.direct[-LAST:].mean().expand(count)])
     more_columns(state, "inlet.weight", old.history, have, count)
     more_rows(state, "outlet.weight", count)
@@ -79,16 +79,17 @@ def grow_denoiser(old: Denoiser, mean: Tensor, deviation: Tensor) -> Denoiser:
     return new.eval().requires_grad_(False)
 
 
-def grow_gains(old: np.ndarray, channels: int) -> np.ndarray:
+def grow_step_scales(old: np.ndarray, channels: int) -> np.ndarray:
     """Factors on the steps [levels, channels] of [levels, C]."""
     new = np.repeat(old[:, -LAST:].mean(1, keepdims=True), channels - old.shape[1], 1)
     return np.concatenate([old, new], 1).astype(np.float16).astype(np.float32)
 
 
 def reweigh(factors: np.ndarray, have: int) -> np.ndarray:
-    """Of the factors [channels] of `channel_gains`, what gains are multiplied by whose first `have` had theirs before.
+    """What to multiply the step scales by: the factors [channels] of `channel_step_factors`, for a grown model.
 
-    The old channels get the square root, and the new ones besides what they are less heard than the last old ones.
+    The first `have` channels had theirs before and get the square root. New ones get it too, times how much less they
+    are heard than the last old ones.
     """
     new = np.sqrt(factors)
     new[have:] *= factors[have:] / factors[have - LAST : have].mean()
@@ -104,13 +105,13 @@ class Grow(HoursStage):
     """
 
     kind = "grow"
-    changes = ("autoencoder", "gains", "predictor", "denoiser", "tables", "vectors")
+    changes = ("autoencoder", "step_scales", "predictor", "denoiser", "tables", "vector_codebook")
 
     hours: float = 2.8
     latent_channels: int
 
     def run(self, draft: Draft, job: Job) -> dict[str, float]:
-        autoencoder, gains = draft.require("autoencoder"), draft.require("gains")
+        autoencoder, step_scales = draft.require("autoencoder"), draft.require("step_scales")
         have = autoencoder.latent_channels
         if self.latent_channels <= have:
             raise ValueError(
@@ -118,8 +119,8 @@ class Grow(HoursStage):
             )
         klt = fit_klt(job.cache, draft.mel, autoencoder.patch, self.latent_channels, self.hours)
         draft.autoencoder = grow_autoencoder(autoencoder, klt)
-        draft.gains = grow_gains(gains, self.latent_channels)
-        draft.tables, draft.vectors = None, None
+        draft.step_scales = grow_step_scales(step_scales, self.latent_channels)
+        draft.tables, draft.vector_codebook = None, None
         if draft.predictor is not None:
             draft.predictor = grow_predictor(draft.predictor, klt["scale"])
         if draft.denoiser is not None:

@@ -44,7 +44,7 @@ class TrainMagnitudes(TrainingStage):
             raise ValueError(f"train must name some of {', '.join(LEARNERS)}, not {', '.join(self.train) or 'nothing'}")
 
     def run(self, draft: Draft, job: Job) -> dict[str, float]:
-        mel, autoencoder, gains = draft.mel, draft.require("autoencoder"), draft.require("gains")
+        mel, autoencoder, step_scales = draft.mel, draft.require("autoencoder"), draft.require("step_scales")
         net = draft.magnitude_net or draft.new("magnitude_net")
         for name, parameter in autoencoder.named_parameters():
             parameter.requires_grad_("decoder" in self.train and name.startswith(("decoder", "level")))
@@ -57,8 +57,8 @@ class TrainMagnitudes(TrainingStage):
                 exact = mel.spectrum(windows[held_out].batch(step, self.batch_size)).abs()
                 frames = mel.from_magnitudes(exact)
                 loud = audible_energy(exact)
-                levels = np.random.default_rng([self.seed, step, 1]).integers(len(gains), size=self.batch_size)
-                latents = simulate_quantization(draft.predictor, gains, autoencoder.encode(frames), levels)
+                levels = np.random.default_rng([self.seed, step, 1]).integers(len(step_scales), size=self.batch_size)
+                latents = simulate_quantization(draft.predictor, step_scales, autoencoder.encode(frames), levels)
                 size = torch.from_numpy(step_size(levels).astype(np.float32))
             with trainer.autocast():
                 decoded = autoencoder.decode(latents, size)

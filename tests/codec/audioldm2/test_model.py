@@ -331,7 +331,7 @@ def test_tokens_and_back(large: Codec) -> None:
 def seams(codec: Codec, wave: np.ndarray) -> np.ndarray:
     """Differences from coding in one packet, at seams and elsewhere; and jumps from frame to frame, likewise."""
     short = Codec(codec.model, packet_seconds=2.4)
-    hops, faded = short._packet_hops, max(16, codec.model.overlap)
+    hops, faded = short.packet_hops, max(16, codec.model.overlap)
     one, several = (mels(c, c.encode(wave, 16000, quality=47)) for c in (codec, short))
     count = len(wave) // 160 - 80
     inner = np.arange(count) >= hops - faded
