@@ -1,4 +1,4 @@
-"""One clip through every stage of the codec: what each of them costs."""
+"""One clip through every stage of the codec: the loss in each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What AudioLDM 2 costs: `python -m aldm.bench.audioldm2 FOLDER` times every stage at the published size.
+"""The cost of AudioLDM 2: `python -m aldm.bench.audioldm2 FOLDER` times every stage at the published size.
 
 Weights do not change what a network costs, so they are random, and nothing is downloaded; 2.5 GB are written to FOLDER
 (4.6 GB with the text encoders) by the first run.

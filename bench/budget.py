@@ -1,4 +1,4 @@
-"""What the bytes of short files are for: `python -m aldm.bench.budget CLIPS...` prints the specification's table."""
+"""Where the bytes of short files go: `python -m aldm.bench.budget CLIPS...` prints the specification's table."""
 
 from __future__ import annotations
 

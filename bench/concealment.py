@@ -1,4 +1,4 @@
-"""What is heard in the place of lost packets: `python -m aldm.bench.concealment CLIPS...` measures it against others.
+"""Packet loss concealment: `python -m aldm.bench.concealment CLIPS...` compares it with simpler methods.
 
 Every clip loses two packets, or one if it is short, from its middle, and is scored as a whole: nothing lost, silence in
 their place, the packet before once more, and what the decoder makes of its neighbours.
@@ -38,7 +38,7 @@ def replaced(wave: Wave, numbers: set[int], size: int, make: Callable[[Wave], Wa
 
 
 def systems(codec: Codec, wave: Wave) -> dict[str, Wave]:
-    """What is compared; nothing for a clip that is too short to lose a packet in its middle."""
+    """Systems to compare; none for a clip that is too short to lose a packet in its middle."""
     data = codec.encode(wave, codec.sample_rate, quality=QUALITY)
     size = Header.parse(data).packet_hops * codec.sample_rate // HOPS_PER_SECOND
     count = -(-len(wave) // size)

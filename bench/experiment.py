@@ -1,4 +1,4 @@
-"""What small experiments share: one codec at one bitrate over clips, and the Markdown tables that they print."""
+"""Shared by small experiments: one codec at one bitrate over clips, and Markdown tables."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def codec_options(command: Function) -> Function:
 
 @contextlib.contextmanager
 def readable_errors() -> Iterator[None]:
-    """What can be wrong with codecs and clips ends the command with one line."""
+    """Errors of codecs and clips end the command with one line."""
     try:
         yield
     except (BenchError, Missing, CodecError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What short packets cost: `python -m aldm.bench.latency CLIPS...` prints latency, bits and scores by packet length."""
+"""The cost of short packets: `python -m aldm.bench.latency CLIPS...` prints latency, bits and scores by length."""
 
 from __future__ import annotations
 

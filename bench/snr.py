@@ -29,7 +29,7 @@ def normalised(wave: Wave, size: int) -> tuple[Tensor, float]:
 
 
 def systems(codec: Codec) -> dict[str, Callable[[Wave], Wave]]:
-    """What is compared: each takes a clip and gives what is heard."""
+    """Systems to compare: each maps a clip to the decoded clip."""
     mel, model = codec.model.mel, codec.model
     narrow = LogMel()  # AudioLDM 2's 64 bands
 

@@ -43,7 +43,7 @@ class Untrained(TransformersCodec):
 
 
 def candidates(wave: np.ndarray, folder: Path, device: str) -> dict[str, Callable[[], Times]]:
-    """What to time, by name; other codecs on the CPU only."""
+    """Systems to time, by name; other codecs on the CPU only."""
     found: dict[str, Callable[[], Times]] = {}
     for vocoder in ("network", "griffin-lim"):
         codec = Codec.from_pretrained(vocoder=vocoder, device=device)

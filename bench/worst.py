@@ -1,4 +1,4 @@
-"""What the worst files take: `python -m aldm.bench.worst` makes them, and decodes each with the command.
+"""The cost of the worst files: `python -m aldm.bench.worst` makes them, and decodes each with the command.
 
 Section 10 of spec/aldm-format.md states bounds; this makes the figures again. Each file is the worst in one way: bytes
 that are no sound, sound in few bytes, and enhancement layers with as many steps and atoms as fit. CPU time, and peak

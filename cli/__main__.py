@@ -8,8 +8,8 @@ from .main import main
 
 
 def run() -> None:
-    """Run the command, and leave without the half second in which Python would take torch apart."""
-    gc.set_threshold(100_000)  # what torch makes when it is imported stays; looking through it takes long
+    """Run the command, and exit without the half second that Python takes to finalise torch."""
+    gc.set_threshold(100_000)  # torch's objects stay; scanning them takes long
     try:
         main()
     except SystemExit as end:

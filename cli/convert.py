@@ -1,4 +1,4 @@
-"""`aldm convert`: encode and decode in one go, to hear what a bitrate does to a sound."""
+"""`aldm convert`: encode and decode in one go, to hear the effect of a bitrate."""
 
 from __future__ import annotations
 

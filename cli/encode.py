@@ -1,4 +1,4 @@
-"""`aldm encode`: an audio file, or sound that is still being made, to an .aldm file."""
+"""`aldm encode`: an audio file or live sound to an .aldm file."""
 
 from __future__ import annotations
 

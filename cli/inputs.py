@@ -1,4 +1,4 @@
-"""What `aldm batch` is to read: folders, patterns and manifests -> files, and the name of each in the output."""
+"""Inputs of `aldm batch`: folders, patterns and manifests -> files, and their names in the output."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _files_below(root: Path) -> Iterator[Input | LeftOut]:
 
 
 def _not_audio(path: Path) -> str:
-    """Why a file of a folder is not taken for sound, or ""."""
+    """Why a file of a folder does not count as audio, or ""."""
     suffix = path.suffix.lower()
     if suffix in READABLE:
         return ""

@@ -1,4 +1,4 @@
-"""Ray as the engine of `aldm batch`: as `codec.processes.in_processes`, with workers anywhere in a cluster."""
+"""Ray as the engine of `aldm batch`: like `codec.processes.in_processes`, with the workers of a cluster."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def on_ray(
 ) -> Iterator[Iterator[tuple[Task, Any]]]:
     """Call the function in Ray Data's actors of one CPU, and a share of a GPU: pairs of task and result as they come.
 
-    Ray tries again what a worker that died had in hand; a task that TRIES workers died of gets BrokenProcessPool as its
-    result. Leaving the context ends what runs.
+    Ray repeats the tasks of a worker that died; a task that killed TRIES workers gets BrokenProcessPool as its result.
+    Leaving the context ends running tasks.
 
     Args:
         jobs: workers; default: as many as the cluster has CPUs.
@@ -125,7 +125,7 @@ def on_ray(
 
 @contextlib.contextmanager
 def _own_terminal() -> Iterator[None]:
-    """Drop what Ray writes: its logs have it all, and what matters comes as results and exceptions."""
+    """Suppress Ray's output: its logs have it, and errors come as results and exceptions."""
     terminal, before, disabled = os.dup(2), sys.stderr, logging.root.manager.disable
     with open(os.devnull, "w") as nothing, open(terminal, "w", buffering=1) as sys.stderr:
         try:
@@ -140,6 +140,6 @@ def _own_terminal() -> Iterator[None]:
 
 
 def _last_line(error: BaseException) -> str:
-    """What an error says that may hold the traceback of another process."""
+    """The last line of an error, which may hold the traceback of another process."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

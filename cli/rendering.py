@@ -1,4 +1,4 @@
-"""From an .aldm stream to sound: the model it needs, and samples that are written. Shared by decode, play, convert."""
+"""Shared by decode, play and convert: loads the model of a file, and writes sound."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def sample_format(bits: str, as_float: bool) -> str:
 
 
 class Sound:
-    """Blocks on their way to a file or pipe, kept within full scale unless that is switched off.
+    """Decoded blocks that are written to a file or pipe, limited to full scale if wanted.
 
     Args:
         sample: "s16", "s24" or "f32"; the last is never limited.

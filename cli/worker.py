@@ -1,4 +1,4 @@
-"""What a worker of `aldm batch` does with one file. It makes its codec once."""
+"""Tasks of a worker of `aldm batch`: encode or tokenize one file, with a codec that is loaded once."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from ..codec.audio.reader import AudioReader
     from ..codec.codec import Codec
 
-Task = dict[str, Any]  # absolute paths of source, target, and a folder for what is not complete; options
+Task = dict[str, Any]  # absolute paths of source, target, and a folder for incomplete files; options
 Result = dict[str, Any]  # of a task
 
 _codec: Codec  # of this process
 
 
 def start(model: str | None, wanted: str, threads: int, device: str | None) -> None:
-    """Make this process's codec of a model with that fingerprint."""
+    """Load this process's codec; its model must have that fingerprint."""
     global _codec
     import torch
 
@@ -38,13 +38,13 @@ def start(model: str | None, wanted: str, threads: int, device: str | None) -> N
 
 
 def start_process(model: str | None, wanted: str, threads: int, device: str | None) -> None:
-    """The same in a process of a terminal's group: at Ctrl-C the parent decides, and what runs may end."""
+    """The same in a child process of a terminal: it ignores Ctrl-C, which the parent handles."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     start(model, wanted, threads, device)
 
 
 def encode(task: Task) -> Result:
-    """Encode one file. What is wrong with it goes to `error`, and a full disk to `full`."""
+    """Encode one file. Errors go to `error`; `full` marks a full disk."""
     return _with_errors(_encode, task)
 
 

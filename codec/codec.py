@@ -233,7 +233,7 @@ class Codec:
 
     @with_torch_defaults
     def detokenize(self, tokens: Any, *, quality: int | None = None, codebook: str = "scalar") -> np.ndarray:
-        """What `tokens` gave, or a language model made up -> sound.
+        """Tokens, of `tokens` or of a language model -> sound.
 
         Args:
             tokens: integers [C, N, latent_channels] or, of the vector codebook, [C, N, 16].

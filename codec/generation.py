@@ -1,4 +1,4 @@
-"""Unconditional generation as the DDCM picks that a file holds, or text to audio with an AudioLDM 2 checkpoint."""
+"""Generation: files with random or text-guided DDCM picks, and text to audio."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ LOUDNESS_STEP = 0.2  # nats by which the loud parts are raised to see what that 
 
 @dataclass
 class Model(CodecModel):
-    """What a folder holds, ready to run; see `CodecModel`.
+    """The model of a folder, ready to run; see `CodecModel`.
 
     Attributes:
         magnitude_net: STFT magnitudes from log-mels; without it, a pseudo-inverse.
@@ -165,8 +165,8 @@ class Model(CodecModel):
     def decoded_energy(self, latents: Tensor, step: float) -> Tensor:
         """As for `CodecModel`.
 
-        Magnitudes are found for the louder half of the vectors only, where nearly all energy is, and what they have
-        more than flat bands would, all get: that is 0.03 to 0.07 dB (RMS) off, and takes half of the time.
+        Magnitudes are computed for the louder half of the vectors only, where nearly all energy is; their ratio to flat
+        bands is applied to the rest. That is 0.03 to 0.07 dB (RMS) off, and takes half of the time.
         """
         mel = self.decode_mel(latents, step)
         vectors = mel.unflatten(1, (-1, self.autoencoder.patch))  # [B, N, frames, n_mels]
@@ -183,8 +183,8 @@ class Model(CodecModel):
                 return Frames.of(self.decode_magnitudes(*decoded.final), decoded.final.step)
         magnitudes = self.decode_magnitudes(*decoded.refined)
         wanted = audible_energy(self.decode_magnitudes(*decoded.base))
-        louder = (wanted / audible_energy(magnitudes)).sqrt()[:, None, None]
-        return Frames.of(magnitudes * louder, decoded.refined.step)
+        gain = (wanted / audible_energy(magnitudes)).sqrt()[:, None, None]
+        return Frames.of(magnitudes * gain, decoded.refined.step)
 
     def renderer(self) -> Renderer:
         if self.corrector is None:

@@ -1,4 +1,4 @@
-"""What a codec model is: four stages, and an optional denoiser. The rest of the codec knows models by these alone.
+"""The interface of a codec model: four stages and an optional denoiser. The codec uses models through it alone.
 
 samples -> front-end -> transform -> quantizer -> indices
 samples <- renderer  <- transform <- (denoiser) <- quantizer
@@ -54,10 +54,10 @@ class Renderer(Protocol):
 
 
 class Denoiser(Protocol):
-    """Noisy latents, and what the base layer says of them -> the best guess of the latents.
+    """Noisy latents and the base layer's latents -> an estimate of the latents.
 
     Attributes:
-        levels: quality levels of the base layer that it knows; on finer ones it has nothing to do.
+        levels: quality levels of the base layer that it was trained with; finer ones leave nothing to refine.
         schedule: configuration of diffusers' DDIMScheduler.
         noise_range: noise that diffusions begin and end at.
         fingerprint: of its files.
@@ -92,7 +92,7 @@ class Denoiser(Protocol):
 
 
 class CodecModel(Protocol):
-    """A model, ready to run. Latents are on the CPU, and so is what knows only latents: quantiser, diffusion.
+    """A model, ready to run. Latents, quantiser and diffusion are on the CPU.
 
     Attributes:
         mel: the front-end.
@@ -133,7 +133,7 @@ class CodecModel(Protocol):
     def loudness_targets(
         self, magnitudes: Tensor, mel: Tensor, latents: np.ndarray, own: slice
     ) -> Sequence[LoudnessTarget | None]:
-        """What an encoder needs to keep the level of each channel of a packet; None: this model leaves it alone.
+        """Targets that keep the level of each channel of a packet; None: the model does not adjust it.
 
         Args:
             magnitudes: [B, n_fft // 2 + 1, T], of the packet and its context.
@@ -142,10 +142,10 @@ class CodecModel(Protocol):
         """
 
     def decoded_energy(self, latents: Tensor, step: float) -> Tensor:
-        """Audible energy of what latents [B, C, N] decode to: [B]. Where there are loudness targets."""
+        """Audible energy of decoded latents [B, C, N]: [B]. Only for models with loudness targets."""
 
     def frames(self, decoded: DecodedLatents, history: Sequence[Tensor | None] = ()) -> Frames:
-        """What the renderer takes for decoded latents of some channels.
+        """Frames for decoded latents of some channels.
 
         Args:
             history: latents [1, C, K] before those of each channel, that the transform shall hear too.

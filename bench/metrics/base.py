@@ -1,4 +1,4 @@
-"""What a metric is: its facts for people and programs, and the function that measures it."""
+"""Metrics: their description, and the functions that measure them."""
 
 from __future__ import annotations
 

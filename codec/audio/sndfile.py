@@ -1,4 +1,4 @@
-"""What libsndfile reads."""
+"""Reads audio through libsndfile."""
 
 from __future__ import annotations
 

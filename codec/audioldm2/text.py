@@ -57,7 +57,7 @@ def text_stack(checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> Any:
 
 @torch.inference_mode()
 def embed(checkpoint: Checkpoint, prompt: str, device: str, dtype: torch.dtype) -> Condition:
-    """What a prompt says to the UNet.
+    """The UNet's conditioning for a prompt.
 
     Raises:
         ModelError: as for `text_stack`.

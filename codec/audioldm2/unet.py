@@ -63,7 +63,7 @@ def quantiser_error(step: float) -> float:
 
 
 class UNetRuntime:
-    """What all uses of a checkpoint's UNet have in common; each part loads when it is first used.
+    """A checkpoint's UNet with its schedule and conditioning; each part loads when it is first used.
 
     Args:
         vae: whose latents it knows.
@@ -142,10 +142,10 @@ class UNetRuntime:
 
     @torch.inference_mode()
     def noise(self, sample: Tensor, timestep: Any, conditioning: Condition) -> Tensor:
-        """The UNet's answer for samples of the diffusion: both [B, channels, N, bands], on the CPU, float32.
+        """Noise that the UNet predicts in samples of the diffusion: both [B, channels, N, bands], on the CPU, float32.
 
         Args:
-            conditioning: the same for all, or something for each.
+            conditioning: one for all samples, or one for each.
         """
         network, parts = self.network, []
         whole = [part.to(self.device).expand(len(sample), *part.shape[1:]) for part in conditioning]
@@ -166,8 +166,8 @@ class UNetRuntime:
 class UNet:
     """Noisy latents -> the best guess of the latents, with the interface of `Denoiser`.
 
-    The UNet knows nothing of a base layer: its error counts as a part of the noise, and no guess is further from it
-    than a step of its quantiser, where the latents cannot be.
+    The UNet was not trained with a base layer: the quantiser's error counts as part of the noise, and guesses stay
+    within a quantiser step of the base layer.
 
     Attributes:
         runtime: of the network.

@@ -21,9 +21,9 @@ from ..values import DecodedLatents, Frames
 from .channels import Crossfade, LazyFrames, VocoderBank, map_unique
 from .packets import DecodeOptions, PacketDecoder
 
-Channel = tuple[int, float] | None  # which of those that are coded, and what it is multiplied by; None: silent
+Channel = tuple[int, float] | None  # number among the coded channels, and gain; None: silent
 BLOCK_VALUES = 1 << 21  # of a block [C, n]: 8 MB
-EDGE = 48  # frames that a decoder which starts in the middle hears before it, so that its first sample is settled
+EDGE = 48  # frames decoded before a start in the middle, so that its first sample is settled
 
 
 class Decoder:
@@ -165,12 +165,12 @@ class Decoder:
         return self._packets.decode(item.packet, item.layer, item.number, self.reader.comments, report)
 
     def _frames(self, item: Item, heard: bool) -> list[LazyFrames] | None:
-        """What renderers take, of each group of channels; None if the packet is missing or does not decode.
+        """Frames of each group of channels; None if the packet is missing or does not decode.
 
-        That of a group that equals the one before is the same object.
+        Equal groups next to each other share an object.
 
         Args:
-            heard: whether it is more than context of the next packet.
+            heard: False: it is only context for the next packet.
         """
         before, self._history = self._history, [None] * self.header.channels
         if item.packet is None:

@@ -51,7 +51,7 @@ def _scheduler(config: dict[str, Any], steps: int) -> Any:
 
 @dataclass(frozen=True)
 class DDCM:
-    """What sets the rate of a DDCM layer.
+    """Parameters that set the rate of a DDCM layer.
 
     Args:
         steps: of the diffusion, 2 .. 255; all but the last have picks.
@@ -128,10 +128,10 @@ class Sampler:
 
     Args:
         denoiser: of the model.
-        base: [B, C, N], what the base layer says of the latents, or without one anything of that shape.
+        base: [B, C, N], latents of the base layer; without one, anything of that shape.
         level: quality of the base layer; -1: none.
-        step: its quantiser's.
-        numbers: [B], that tell the items' noise apart.
+        step: of its quantiser.
+        numbers: [B], which give each item its own noise.
     """
 
     def __init__(self, denoiser: Denoiser, base: Tensor, level: int, step: float, numbers: np.ndarray):
@@ -162,7 +162,7 @@ class Sampler:
         raise AssertionError("a range of timesteps has a last one")
 
     def refine(self, steps: int, seed: int = 0) -> Tensor:
-        """Start at the base layer, with noise that is random, but the same in every run."""
+        """Start at the base layer, with seeded noise: the same in every run."""
         step = float(self.step[0])
         noise_range = self.denoiser.noise_range
         timesteps = TimestepRange.between(*noise_range.refinement(step), steps, noise_range)

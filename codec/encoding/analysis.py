@@ -1,4 +1,4 @@
-"""Audio -> packets of latents, which wait for their quality to be chosen."""
+"""Analysis: audio -> packets of latents, before quantisation."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class AnalyzedChannel:
 
     Attributes:
         latents: [C, N].
-        loudness: what keeps its level, if the model has it kept.
-        target: what the base layer quantises in place of the latents, once energy is compensated for.
+        loudness: target for its level; None: the level is not adjusted.
+        target: latents with compensated energy, which the base layer quantises instead.
     """
 
     latents: np.ndarray
@@ -36,7 +36,7 @@ class AnalyzedChannel:
 
     @property
     def base(self) -> np.ndarray:
-        """What the base layer quantises."""
+        """The latents that the base layer quantises."""
         return self.latents if self.target is None else self.target
 
 

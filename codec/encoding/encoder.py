@@ -108,7 +108,7 @@ class Encoder:
             point: quality; None: the enhancement layer is all that there is.
             layer: setting of an enhancement layer.
             own_quality: packets say their quality themselves.
-            gains: what they are at about this quality, if that is known; if not, they are put there.
+            gains: output gains by packet, where they are known; missing ones are added.
         """
         gains = {} if gains is None else gains
         group, most = list[AnalyzedPacket](), max(BATCH, self.model.batch)

@@ -1,4 +1,4 @@
-"""Encoding while the sound is still being made: blocks in, packets out."""
+"""Live encoding: blocks in, packets out."""
 
 from __future__ import annotations
 

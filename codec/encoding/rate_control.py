@@ -1,4 +1,4 @@
-"""Rate control: finds the quality at which packets take as many bytes as they may, and re-encodes what overshoots."""
+"""Rate control: finds the quality at which packets meet a budget, and re-encodes those that overshoot."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ DISTORTION_WEIGHT = (0.8, 1.2)  # up to level WEIGHT_LEVELS[0], and from WEIGHT_
 WEIGHT_LEVELS = (28, 42)
 WEIGHT_SPREAD = 0.6  # how much more it is before the next level: sizes grow evenly
 RATE_TOLERANCE = 0.012  # octaves below the bitrate that are near enough
-COARSE_TOLERANCE = 0.06  # the same where it is not yet the end of it
+COARSE_TOLERANCE = 0.06  # the same in a first search
 RESOLUTION = 0.08  # levels
-BUDGET_MARGIN = 0.997  # of the budget is aimed at: what is too long has to be coded again
+BUDGET_MARGIN = 0.997  # share of the budget that is aimed at: overshoot costs another encode
 RECORD_BYTES, PAYLOAD_BYTES = 10, 2  # of a packet besides gains and coded bits: record and duration; padding
 
 
@@ -23,7 +23,7 @@ class OperatingPoint(NamedTuple):
     """A quality between two levels.
 
     Attributes:
-        rate: level, and in its fraction how much more errors count; 0: nothing can be coarser.
+        rate: level, and in its fraction the extra weight of errors; 0: the coarsest.
         level, distortion_weight, bits_ratio: see `ScalarEncoder.quantize`.
     """
 
@@ -58,12 +58,12 @@ class OperatingPoint(NamedTuple):
 
 
 def levels_per_octave(rate: float) -> float:
-    """How much finer a rate has about double the size."""
+    """Levels that about double the size, at a rate."""
     return max(6.0, rate / 4)
 
 
 def typical_rate(bits: float) -> float:
-    """Where to begin to look, for so many bits a vector of sound as it mostly is, in a model's 640 channels."""
+    """A typical rate for so many bits per vector of 640 channels: where a search begins."""
     return 44 + 6.4 * math.log2(bits / 960)
 
 
@@ -79,7 +79,7 @@ class RateController:
         self.quantizer, self.levels = quantizer, levels
 
     def size(self, packets: Iterable[AnalyzedPacket], point: OperatingPoint | None) -> float:
-        """About how many bytes the records of the base layer take; None: what is left of them without one."""
+        """Estimated bytes of the records of the base layer; None: of packets without one."""
         size = 0.0
         for packet in packets:
             size += RECORD_BYTES + 2 * len(packet.gains)
@@ -120,7 +120,7 @@ class RateController:
     def encode_within(
         self, point: OperatingPoint, budget: float, encode: Callable[[OperatingPoint], bytes], steer: bool = True
     ) -> bytes:
-        """What `encode` writes at a point, or at coarser ones until it takes at most `budget` bytes.
+        """Output of `encode` at a point, or at coarser ones until it takes at most `budget` bytes.
 
         Args:
             steer: first steer the quantiser to a few bits less, at the same rate.

@@ -30,7 +30,7 @@ def check_quality(model: CodecModel, quality: int | None) -> int:
 
 @dataclass(frozen=True)
 class EncodeSettings:
-    """What a file is encoded to.
+    """Rate and layers of a file.
 
     Attributes:
         bitrate: kbit/s of the whole file; None: whatever the level takes.

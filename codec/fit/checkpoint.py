@@ -1,4 +1,4 @@
-"""What can be learned for an AudioLDM 2 checkpoint without touching its networks: tables, codebook, condition."""
+"""Tables, vector codebook and condition for an AudioLDM 2 checkpoint, whose networks stay as they are."""
 
 from __future__ import annotations
 

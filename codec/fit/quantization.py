@@ -1,4 +1,4 @@
-"""A stand-in for the quantiser in training: batches of sequences, without rate-distortion search and noise shaping."""
+"""Simulated quantisation for training: batches, without rate-distortion search and noise shaping."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..quantization.rdo import dead_zone
 
 @torch.no_grad()
 def quantize_in_loop(predictor: Predictor | None, latents: Tensor, step: Tensor, grid: Tensor) -> Tensor:
-    """Latents [B, N, C] about as they come out of a file.
+    """Latents [B, N, C] after simulated quantisation, with the predictor in the loop.
 
     Args:
         step: [B], the quantiser's step size.
@@ -37,7 +37,7 @@ def quantize_in_loop(predictor: Predictor | None, latents: Tensor, step: Tensor,
 def simulate_quantization(
     predictor: Predictor | None, step_scales: np.ndarray, latents: Tensor, levels: np.ndarray
 ) -> Tensor:
-    """Latents [B, C, N] about as they come out of a file at quality levels [B].
+    """Latents [B, C, N] after simulated quantisation at quality levels [B].
 
     Args:
         step_scales: [levels, C].
@@ -56,7 +56,7 @@ def padded(latents: list[np.ndarray], batch: int = 256) -> Iterator[tuple[list[i
 
 
 def residuals(predictor: Predictor, latents: list[np.ndarray], step_scales: np.ndarray, level: int) -> list[np.ndarray]:
-    """What is left of latents [C, N] of clips after prediction at a quality level.
+    """Prediction residuals of latents [C, N] of clips at a quality level.
 
     Args:
         step_scales: [C], of that level.
@@ -74,7 +74,7 @@ def residuals(predictor: Predictor, latents: list[np.ndarray], step_scales: np.n
 def squared_error(
     predictor: Predictor | None, step_scales: np.ndarray, latents: list[np.ndarray], level: int
 ) -> np.ndarray:
-    """Mean squared error [C] of latents [C, N] of clips as they come out of a file."""
+    """Mean squared error [C] of simulated quantisation for latents [C, N] of clips."""
     total = torch.zeros(len(latents[0]), dtype=torch.float64)
     for some, clips in padded(latents):
         found = simulate_quantization(

@@ -25,8 +25,8 @@ class Corrector(nn.Module):
 
     Griffin-Lim finds phases for magnitudes that no waveform has exactly, and what it returns has neither the envelopes
     nor the valleys between harmonics of the decoded magnitudes. Convolutions see its short-time spectrum, the course of
-    its phases and the log-mel, and say for each value how much to raise and to turn it. That correction starts at zero.
-    Then the spectrum is projected back onto the decoded mel bands: they are what a file says, and what ViSQOL compares.
+    its phases and the log-mel, and predict a gain and a rotation for each value. That correction starts at zero. Then
+    the spectrum is projected back onto the decoded mel bands, which the file stores and ViSQOL compares.
 
     Args:
         mel: the front-end.

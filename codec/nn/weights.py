@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-SCALE = ".scale"  # what the name of a matrix in 8 bits gets in addition, for what its rows are multiplied by
+SCALE = ".scale"  # suffix: factors of the rows of a matrix in 8 bits
 
 
 def save_weights(network: nn.Module, path: Path, small: bool = False) -> None:
@@ -29,7 +29,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 
 class SkipInit(TorchFunctionMode):
-    """Networks made in here have arbitrary weights, for those that are loaded: random ones take half of the time.
+    """Skips the random initialisation of networks whose weights are loaded next: it takes half of the time.
 
     A mode is the thread's own; nothing of torch is patched.
     """

@@ -28,7 +28,7 @@ MAX_CACHED_COSTS = 2  # levels
 
 
 class ClassCosts(NamedTuple):
-    """What symbols take in every class; all classes side by side, where memory is read at once.
+    """Bits of symbols in every class; classes are the last axis, so that memory is read in order.
 
     Attributes:
         zeros: [classes] bits of a vector of zeros.
@@ -48,7 +48,7 @@ class ClassCosts(NamedTuple):
         return cls(zeros.sum(0), table.sub_(zeros), -np.log2(counts / counts.sum(1, keepdims=True)))
 
     def search(self, scaled: np.ndarray, error_bits: float = ERROR_BITS) -> np.ndarray:
-        """What vectors cost in bits and error when their indices are chosen best for each class.
+        """Cost of vectors in bits and error, with the best indices for each class.
 
         Args:
             scaled: [N, C] latents in steps.
@@ -98,7 +98,7 @@ class Quantized(NamedTuple):
     Attributes:
         classes: [N].
         indices: [N, C].
-        latents: [C, N] float32, as they come out of a file.
+        latents: [C, N] float32, as decoded.
     """
 
     classes: np.ndarray
@@ -116,7 +116,7 @@ class Shaper(Protocol):
 
 
 class Codebook(Protocol):
-    """What a `ScalarEncoder` needs of its codebook; see `ScalarCodebook`."""
+    """Interface between a `ScalarEncoder` and its codebook; see `ScalarCodebook`."""
 
     tables: Tables
     predictor: Predictor | None
@@ -133,7 +133,7 @@ class ScalarEncoder:
     Keeps what a search for a bitrate asks for again and again; one object serves one file or stream.
 
     Attributes:
-        rate_tolerance: octaves that sizes may be asked to differ by from estimates.
+        rate_tolerance: octaves by which `bits_ratio` can steer sizes away from estimates.
     """
 
     rate_tolerance = 0.07
@@ -148,13 +148,12 @@ class ScalarEncoder:
     ) -> Quantized:
         """Rate-distortion optimised indices.
 
-        Vector by vector, an error counts more or less, so that they take as many bits as is asked for.
+        Vector by vector, the weight of errors is steered so that the target bits are met.
 
         Args:
             latents: [C, N] float32.
             distortion_weight: of the error against the bits (1 / lambda); below 1 it saves a few per cent of bits.
-            bits_ratio: how many times the bits that `estimate` says they shall take; within `rate_tolerance` octaves
-                of 1.
+            bits_ratio: target bits relative to `estimate`; within `rate_tolerance` octaves of 1.
         """
         codebook = self.codebook
         scale, error_bits, shaper = codebook.steps(level), distortion_weight * ERROR_BITS, codebook.shaper
@@ -177,21 +176,21 @@ class ScalarEncoder:
         return Quantized(classes, indices, np.ascontiguousarray(decoded.T))
 
     def estimate(self, latents: np.ndarray, level: int, distortion_weight: float = 1.0) -> float:
-        """About how many bits `quantize` will need, in less time: predictions from latents as they will about be."""
+        """Estimate of the bits that `quantize` takes, in less time: with predictions from roughly quantised latents."""
         chosen = self._choose_all(self._scaled(latents, level), level, distortion_weight)
         return self.codebook.bits(*chosen, level)
 
     def approximate(self, latents: np.ndarray, level: int) -> np.ndarray:
-        """Latents [C, N] about as they come out of a file, in less time than `quantize` takes."""
+        """Roughly quantised latents [C, N], in less time than `quantize` takes."""
         expected, scale = self._expected(latents, level), self.codebook.steps(level)[:, None]
         return (expected + dead_zone(torch.from_numpy((latents - expected) / scale)).numpy() * scale).astype(np.float32)
 
     def _scaled(self, latents: np.ndarray, level: int) -> np.ndarray:
-        """About what is quantised of latents [C, N], in steps: [N, C]."""
+        """Estimate of the prediction residuals of latents [C, N], in steps: [N, C]."""
         return ((latents - self._expected(latents, level)).T / self.codebook.steps(level)).astype(np.float32)
 
     def _expected(self, latents: np.ndarray, level: int) -> np.ndarray:
-        """About what the predictor will expect of each of the latents [C, N]."""
+        """Estimate of the predictions of latents [C, N]."""
         if self.codebook.predictor is None:
             return 0 * latents
         key = latents.astype(np.float32).tobytes(), level

@@ -21,8 +21,8 @@ class ScalarCodebook:
     Attributes:
         step_scales: [levels, C] float32, factors on the step of each level.
         tables: integer frequencies.
-        predictor: its prediction of a vector, by the ones before it, is subtracted before quantising, if there is one.
-        shaper: improves what an encoder chooses, if there is one.
+        predictor: its prediction of a vector is subtracted before quantisation; None: no prediction.
+        shaper: noise shaping in the encoder; None: none.
     """
 
     step_scales: np.ndarray
@@ -57,7 +57,7 @@ class ScalarCodebook:
             yield np.float32(0)
 
     def bits(self, classes: np.ndarray, indices: np.ndarray, level: int) -> float:
-        """Bits of indices under the tables; what an escape adds is estimated."""
+        """Bits of indices under the tables; those of escapes are estimated."""
         tables = self.tables
         symbols = np.clip(indices, -tables.limit, tables.limit) + tables.limit
         chosen = tables.choice[level][classes]

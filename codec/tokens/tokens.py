@@ -66,7 +66,7 @@ def token_latents(
     if vectors is not None:
         latents, level = [vectors.dequantize(channel, channels) for channel in indices], vectors.level
     elif indices.ndim == 3 and indices.shape[2] == channels:
-        # what a vector is expected to be does not depend on other packets
+        # predictions do not cross packets
         starts = range(packet_vectors, indices.shape[1], packet_vectors)
         packets = [np.split(channel, starts) for channel in indices]
         latents = [np.concatenate([model.codebook.dequantize(p, level) for p in parts], 1) for parts in packets]

@@ -1,4 +1,4 @@
-"""Examples for what stands behind Griffin-Lim: what it makes of log-mels as the quantiser leaves them."""
+"""Training examples for the corrector: Griffin-Lim's output for quantised log-mels."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def target_magnitudes(
 def make_examples(
     draft: Draft, wave: Tensor, rng: np.random.Generator, autocast: Autocast = contextlib.nullcontext
 ) -> Examples:
-    """What Griffin-Lim makes of waveforms [B, N] at random qualities, fine ones more often than coarse."""
+    """Examples from waveforms [B, N] at random qualities, fine ones more often than coarse."""
     mel, autoencoder, step_scales = draft.mel, draft.require("autoencoder"), draft.require("step_scales")
     latents = autoencoder.encode(mel.from_magnitudes(mel.spectrum(wave).abs()))
     levels = rng.integers(len(step_scales), size=(2, len(wave))).max(0)

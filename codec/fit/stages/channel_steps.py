@@ -1,4 +1,4 @@
-"""Steps of latent channels by how much their errors are heard, for what the training's squared error does not know."""
+"""Step scales of latent channels by the audibility of their errors, which the squared error of training ignores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""More latent channels for a model that has learned already: the next eigenvectors of the KLT, and new weights of 0."""
+"""More latent channels for a trained model: the next eigenvectors of the KLT, and new weights of 0."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .denoiser import measure_prior
 from .klt import fit_klt
 from .predictor import MIN_SCALE
 
-LAST = 32  # channels whose mean the new ones take for what they know nothing of
+LAST = 32  # channels whose mean new ones start with
 
 
 def more_rows(state: dict[str, Tensor], name: str, count: int) -> None:
@@ -34,9 +34,9 @@ def more_columns(state: dict[str, Tensor], name: str, parts: int, before: int, c
 
 
 def grow_autoencoder(old: Autoencoder, klt: dict[str, Tensor]) -> Autoencoder:
-    """One with as many channels as `klt` (of `fit_klt`) has; the old ones, and what it makes of them, stay.
+    """An autoencoder with as many channels as `klt` (of `fit_klt`); the old channels keep their weights.
 
-    The new channels are those of a KLT of the same data, less what the old ones see of them.
+    The new channels are those of a KLT of the same data, made orthogonal to the old ones.
     """
     channels = len(klt["basis"])
     new, state = Autoencoder(**{**old.config, "latent_channels": channels}), dict(old.state_dict())
@@ -55,7 +55,7 @@ def grow_autoencoder(old: Autoencoder, klt: dict[str, Tensor]) -> Autoencoder:
 
 
 def grow_predictor(old: Predictor, scale: Tensor) -> Predictor:
-    """One for as many channels as `scale` [C] has; of the new ones it expects what it does of the last old ones."""
+    """A predictor for as many channels as `scale` [C]; new channels are predicted like the last old ones."""
     have, count = len(old.direct), len(scale) - len(old.direct)
     new, state = Predictor(**{**old.config, "latent_channels": len(scale)}), dict(old.state_dict())
     state["scale"] = torch.cat([old.scale, scale[have:].clamp(min=MIN_SCALE)])
@@ -68,7 +68,7 @@ def grow_predictor(old: Predictor, scale: Tensor) -> Predictor:
 
 
 def grow_denoiser(old: Denoiser, mean: Tensor, deviation: Tensor) -> Denoiser:
-    """One with the prior of `measure_prior`, and no say about the new channels."""
+    """A denoiser with the prior of `measure_prior`; for the new channels it gives that alone."""
     have, count = len(old.mean), len(mean) - len(old.mean)
     new, state = Denoiser(**{**old.config, "latent_channels": len(mean)}), dict(old.state_dict())
     new.schedule, state["mean"], state["deviation"] = old.schedule, mean, deviation
@@ -86,7 +86,7 @@ def grow_step_scales(old: np.ndarray, channels: int) -> np.ndarray:
 
 
 def reweigh(factors: np.ndarray, have: int) -> np.ndarray:
-    """What to multiply the step scales by: the factors [channels] of `channel_step_factors`, for a grown model.
+    """Factors on the step scales of a grown model, from those of `channel_step_factors` [channels].
 
     The first `have` channels had theirs before and get the square root. New ones get it too, times how much less they
     are heard than the last old ones.
@@ -98,7 +98,7 @@ def reweigh(factors: np.ndarray, have: int) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Grow(HoursStage):
-    """More latent channels for a model that has learned already. Tables go: a later stage fits new ones.
+    """More latent channels for a trained model. Tables are removed: a later stage fits new ones.
 
     Attributes:
         latent_channels: how many there will be.

@@ -1,4 +1,4 @@
-"""Magnitude network and the autoencoder's decoder, trained on log-mels as the quantiser leaves them."""
+"""Magnitude network and the autoencoder's decoder, trained on quantised log-mels."""
 
 from __future__ import annotations
 

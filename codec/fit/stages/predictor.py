@@ -1,4 +1,4 @@
-"""The predictor of latent vectors, trained on latents as they come out of a file, because it is in the loop."""
+"""The predictor of latent vectors, trained on quantised latents: at the decoder it is in the loop."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .base import Job, TrainingStage
 
 LENGTH = 16  # vectors of an example
 MIN_SCALE = 2.0  # of latents, for the network
-RESOLUTION = 0.4  # steps; what is expected better than that saves nothing
+RESOLUTION = 0.4  # steps; a smaller prediction error saves nothing
 HELD_OUT_HOURS = 0.3
 
 
 def scale_predictor(predictor: Predictor, latents: list[np.ndarray]) -> None:
-    """Tell a new predictor how large latents [C, N] are."""
+    """Set the scale of a new predictor's inputs from latents [C, N]."""
     deviation = np.sqrt(np.mean([np.square(z).mean(1) for z in latents], 0))
     predictor.scale = torch.from_numpy(np.maximum(MIN_SCALE, deviation).astype(np.float32))
 

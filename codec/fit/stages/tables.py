@@ -1,4 +1,4 @@
-"""Integer frequency tables for the scalar codebook, counted on what the encoder really chooses."""
+"""Integer frequency tables for the scalar codebook, counted on the encoder's choices."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def fit_tables(
     Args:
         latents: [C, N] per clip.
         step_scales: [levels, C].
-        predictor: what it expects is taken off first.
+        predictor: its predictions are subtracted first.
     """
     joined = np.concatenate([z.T for z in latents]).astype(np.float32)
     starts = np.cumsum([0] + [z.shape[1] for z in latents[:-1]])
