@@ -234,6 +234,6 @@ def _report(rows: list[Row], left_out: list[LeftOut], out: Path, took: float, st
     if left_out:
         say(f"{len(left_out)} files left out: {count_reasons(left_out)}; summary.json names them")
     if stopped:
-        raise click.ClickException(f"stopped: {stopped}. What is written is whole; the same command goes on")
+        raise click.ClickException(f"stopped: {stopped}. Finished files are complete; the same command resumes")
     if summary["failed"] or summary["partial"]:
         sys.exit(PARTIAL)

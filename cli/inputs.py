@@ -38,8 +38,8 @@ class LeftOut(NamedTuple):
 def find_inputs(inputs: tuple[str, ...], manifest: Path | None) -> tuple[dict[str, Input], list[LeftOut]]:
     """Files to encode, by their names in the output (without .aldm), and files in folders that are no sound.
 
-    A name is `a` for `a.wav`, or `a.wav` if there is an `a.flac` too. Inputs that would have the same place are told
-    apart by the folders in which they differ.
+    A name is `a` for `a.wav`, or `a.wav` if there is an `a.flac` too. Inputs with the same place get the
+    folders in which they differ.
     """
     found, left_out = dict[str, Input](), list[LeftOut]()
     for item in _search(inputs, manifest):

@@ -16,7 +16,7 @@ from ..format.errors import FormatError
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 KEY = "aldm.verbosity"  # -1 quiet, 0, 1 verbose
-PROGRESS_SECONDS = 60.0  # of audio; shorter clips are done before a bar tells anything
+PROGRESS_SECONDS = 60.0  # of audio; shorter clips need no progress bar
 PARTIAL = 3  # exit code: done, but the input was damaged or cut
 
 

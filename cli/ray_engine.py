@@ -51,7 +51,7 @@ def on_ray(
         scratch: folder that all machines of the cluster see.
         address: of a cluster; default: one of this machine, which ends with the context.
         per_gpu: workers that share a GPU, unless `jobs` says otherwise.
-        device: where workers compute: GPUs are asked for unless it is the CPU; "auto": if the cluster has any.
+        device: where workers compute. Unless it is the CPU, they need GPUs; "auto": if the cluster has any.
 
     Raises:
         click.ClickException: no Ray, no such cluster, no GPUs in it, or workers that do not start.

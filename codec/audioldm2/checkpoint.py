@@ -16,7 +16,6 @@ from ..tags import MODEL_TAG, comment_value
 
 HUB = {"speech": "cvssp/audioldm2", "music": "cvssp/audioldm2-music", "large": "cvssp/audioldm2-large"}
 LICENCE = "CC BY-NC-SA 4.0 as published, not for commercial use"
-# what a file's comments say of the checkpoint that wrote it; the fingerprint in the header is what counts
 
 
 def is_checkpoint(name: str | Path | None) -> bool:
@@ -52,7 +51,7 @@ def model_from_comments(comments: Iterable[str]) -> str | None:
 
 
 class Checkpoint:
-    """A checkpoint's parts, each fetched when it is asked for. The hub's cache comes before the hub.
+    """A checkpoint's parts, each fetched on first use. The hub's cache comes before the hub.
 
     Args:
         name: a folder; or a name in HUB, or one of its values, with `@REVISION` behind it or without.
@@ -76,7 +75,7 @@ class Checkpoint:
 
     @property
     def root(self) -> Path:
-        """Folder in which the parts lie that were asked for."""
+        """Folder of the parts that are present."""
         assert self._root is not None
         return self._root
 

@@ -39,7 +39,7 @@ BRIGHT = 4000.0  # Hz, from which on `emphasis` rises
 
 
 def pick_dtype(device: str, dtype: str | None) -> torch.dtype:
-    """float16 on a GPU, else float32, or what was asked for."""
+    """The dtype of that name; default: float16 on a GPU, else float32."""
     name = dtype or ("float16" if device.startswith("cuda") else "float32")
     if name not in DTYPES:
         raise ValueError(f"no dtype {name}; there are {', '.join(DTYPES)}")

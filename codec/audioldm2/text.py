@@ -1,4 +1,4 @@
-"""Prompts of AudioLDM 2: CLAP and T5 read them, and GPT-2 goes on from there."""
+"""Prompts of AudioLDM 2: embedded by CLAP and T5, continued by GPT-2."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Vae:
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, step: Tensor) -> Tensor:
-        """Latents [B, latent_channels, N] -> log-mel [B, N * patch, n_mels]; the quantiser's step is not asked."""
+        """Latents [B, latent_channels, N] -> log-mel [B, N * patch, n_mels]; the quantiser's step has no effect."""
         parted = self.unflatten(latents).to(self.device, self.dtype) / self.scaling
         return self.network.decode(parted).sample[:, 0].float()
 

@@ -38,7 +38,7 @@ class NoiseRange:
 
     min_sigma = MIN_SIGMA
     BASE = 2.0, 0.2  # DDCM on a base layer, in steps of its quantiser
-    REFINE = 4.0, 0.25  # without picks: from where its random start tells nothing
+    REFINE = 4.0, 0.25  # without picks, in steps of the quantiser
 
     def position(self, noise: float) -> float:
         """The timestep that has so much noise: 0 .. 1 from the first to the last."""

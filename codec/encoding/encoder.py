@@ -89,7 +89,7 @@ class Encoder:
     def compensated(
         self, packets: Iterable[AnalyzedPacket], level: int, refined: bool = False
     ) -> Iterator[AnalyzedPacket]:
-        """Packets whose targets make up for the energy that a level takes; see `compensate_energy`."""
+        """Packets with targets that compensate for the energy lost at a level; see `compensate_energy`."""
         return compensate_energy(self.model, self.quantizer, packets, level, refined)
 
     def records(

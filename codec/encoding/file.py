@@ -1,4 +1,4 @@
-"""Analysed packets -> the bytes of a file: header, comments, records, and an index if it is asked for."""
+"""Analysed packets -> the bytes of a file: header, comments, records, and an optional index."""
 
 from __future__ import annotations
 

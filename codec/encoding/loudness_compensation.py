@@ -1,4 +1,4 @@
-"""Loudness compensation: high-energy bins make up for energy lost in quantisation, gains for the rest."""
+"""Loudness compensation: high-energy bins compensate for energy lost in quantisation, gains for the rest."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def compensate_energy(
 ) -> Iterator[AnalyzedPacket]:
     """Packets whose targets are latents with the loud parts raised, by the energy that quantisation removes.
 
-    Decoded log-mels are near the median, which has too little energy. The loudest parts make up for what mel bands
-    lose, at the least cost; the gain corrects what is lost within bands.
+    Decoded log-mels are near the median, which has too little energy. The loudest parts compensate for the loss
+    of mel bands, at the least cost; the gain corrects the loss within bands.
 
     Args:
         refined: they keep their latents as well, because a layer will refine what is quantised.
@@ -53,7 +53,7 @@ def output_gains(
     """Gains with which packets that decode to these latents [C, N] are as loud as the originals.
 
     A gain raises what is quiet too, so TOLERANCE is left. More than MAX_CORRECTION, which the coarsest levels
-    would need for some transients, is not made up for.
+    would need for some transients, is not compensated.
 
     Args:
         latents: of all channels that are neither silent nor a copy.

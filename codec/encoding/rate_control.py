@@ -101,7 +101,7 @@ class RateController:
         Args:
             packets: read again and again.
             guess: rate to begin at.
-            tolerance: octaves below the budget that are near enough; at least the quantiser's, which makes up for it.
+            tolerance: octaves below the budget that are near enough; at least the quantiser's, which steers within it.
         """
         steerable = self.quantizer.rate_tolerance
         if guess is None and steerable:

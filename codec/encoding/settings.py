@@ -56,7 +56,7 @@ class EncodeSettings:
         ddcm: DDCM | None = None,
         steps: int | None = None,
     ) -> EncodeSettings:
-        """The settings for what a caller of `Codec.encode` asks for.
+        """Settings from the arguments of `Codec.encode`.
 
         Raises:
             ValueError: an argument of a wrong type or out of range, or some that exclude each other.

@@ -43,7 +43,7 @@ class Trainer:
     """How a network is trained.
 
     Attributes:
-        folder: for the checkpoint, from which a stopped run goes on.
+        folder: of the checkpoint, from which a stopped run is resumed.
         steps: of gradient descent.
         log: of the run.
         name: of the checkpoint.

@@ -130,7 +130,7 @@ class Codebook(Protocol):
 class ScalarEncoder:
     """Quantises the latents of one encode with a scalar codebook.
 
-    Keeps what a search for a bitrate asks for again and again; one object serves one file or stream.
+    Caches the intermediate results of a search for a bitrate; one object serves one file or stream.
 
     Attributes:
         rate_tolerance: octaves by which `bits_ratio` can steer sizes away from estimates.

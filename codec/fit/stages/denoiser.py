@@ -20,7 +20,7 @@ from .base import Job, TrainingStage
 
 LEVELS = 32  # quality levels of base layers that a new one is trained for; finer ones leave nothing to refine
 NO_BASE_SHARE = 0.3  # share of the examples that have no base layer
-MAX_NOISE_STEPS = 6  # steps of the quantiser; above this noise, only the base layer tells anything of the latents
+MAX_NOISE_STEPS = 6  # steps of the quantiser; above this noise, only the base layer is informative
 REPORTED = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)  # noise
 REPORTED_LEVELS = (-1, 6, 12, 18, 24)  # of the base layer; -1: none
 

@@ -67,7 +67,7 @@ class TrainMagnitudes(TrainingStage):
                 estimate = net(decoded.clamp(max=MAX_LOG_MEL), size)
             found = {"bins": shape_error(mel, exact, estimate)}
             found["mel"] = weighted_error(decoded, frames, frames - offset, 0.5)
-            # the median of levels has too little energy too: the loudest make up for it at the least cost
+            # the median of levels has too little energy; the loudest bands compensate at the least cost
             magnitudes = mel.magnitudes(decoded.clamp(max=MAX_LOG_MEL), 1, estimate.exp())
             found["energy"] = (audible_energy(magnitudes) / loud).log().abs().mean()
             bands = (auditory_bands(mel, m) for m in (frames, decoded.clamp(max=MAX_LOG_MEL)))
