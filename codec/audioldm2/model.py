@@ -195,7 +195,7 @@ class AudioLDM2(CodecModel):
         name = self.vocoder_name or self.vocoders[0]
         if name != "griffin-lim":
             try:
-                network = self._hifigan()
+                network = self.hifigan()
                 return (
                     Hybrid(network, self.mel) if name == "hybrid" else HifiGan(network, self.mel, self.match_loudness)
                 )
@@ -209,7 +209,7 @@ class AudioLDM2(CodecModel):
             raise ValueError(f"no vocoder {name}; there are {', '.join(self.vocoders)}")
         return replace(self, vocoder_name=name)
 
-    def _hifigan(self) -> Callable[[Tensor], Tensor]:
+    def hifigan(self) -> Callable[[Tensor], Tensor]:
         """The checkpoint's vocoder: log-mel [B, T, n_mels] -> waveform."""
         config = self.checkpoint.config("vocoder")
         hop = int(np.prod(config.get("upsample_rates", [])))

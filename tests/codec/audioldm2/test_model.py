@@ -267,7 +267,7 @@ def test_vae_is_aligned(large: Codec) -> None:
 def test_vocoder_is_aligned_to_the_sample(large: Codec) -> None:
     """With kernels that are the same backwards, a log-mel backwards is the sound backwards, but only if the trimming
     is centred."""
-    network = large.model._hifigan()  # type: ignore[attr-defined]
+    network = large.model.hifigan()  # type: ignore[attr-defined]
     module = network.__closure__[0].cell_contents
     module = module if isinstance(module, torch.nn.Module) else network.__closure__[1].cell_contents
     with torch.no_grad():
