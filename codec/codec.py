@@ -1,4 +1,4 @@
-"""The codec of one model: audio -> .aldm and back. What a program uses."""
+"""`Codec`, the interface for programs: audio -> .aldm and back, with one model."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Codec:
             network if the model has one. The gains of a file are right for the vocoder that encoded it.
 
     Attributes:
-        sample_rate: of what is coded, Hz.
+        sample_rate: of coded sound, Hz.
         levels: number of quality levels: `quality` is 0 .. levels - 1.
         packet_hops: duration of a packet, in units of 10 ms.
     """
@@ -119,19 +119,18 @@ class Codec:
         """Audio -> the bytes of an .aldm file.
 
         Args:
-            source: samples [N] or [C, N] (array or tensor, floating point, full scale 1), a path or binary file
-                object that libsndfile reads, or an `AudioReader`.
+            source: samples [N] or [C, N] (array or tensor, floating point, full scale 1), a path, binary
+                file object or bytes of an audio file, or an `AudioReader`.
             sample_rate: of samples in memory, Hz.
-            bitrate: kbit/s that the whole file stays under, by choice of the quality. What level 0 needs is
-                written in any case.
+            bitrate: upper limit for the whole file, kbit/s. Where even level 0 needs more, the file has level 0.
             quality: level, 0 .. levels - 1, instead of a bitrate. Default: the model's. With both, the quality is that
                 of the base layer, and the enhancement layer takes what is left.
             layers: "base"; "both": an enhancement layer (DDCM) on top; "ddcm": that alone.
             ddcm: its setting; default: what meets the bitrate, with half of it for the base layer.
             steps: of that default, 2 .. 255. Default: 14, and up to 40 where there are bits for them.
-            prompt: says what the sound is, to the denoiser of a model that takes text; stored in the file.
+            prompt: description of the sound for the denoiser of a model that takes text; stored in the file.
             comments: "NAME=value" strings stored in the file, as in Vorbis comments.
-            index: close the file with the offsets of its packets. Without, readers find one by the lengths before it.
+            index: append the offsets of the packets. Without them, readers follow the lengths of records.
             progress: called with the seconds of audio that are analysed.
 
         Raises:
@@ -148,7 +147,7 @@ class Codec:
 
     @generator_with_torch_defaults
     def analyze(self, source: Any, sample_rate: int | None = None) -> Iterator[AnalyzedPacket]:
-        """Packets of audio before quantisation: what `encode` begins with. Arguments as there."""
+        """Packets of audio before quantisation, the first step of `encode`. Arguments as there."""
         reader = source if isinstance(source, AudioReader) else AudioReader(source, sample_rate)
         yield from self._analyzer.analyze(reader.blocks(self.sample_rate))
 
@@ -162,7 +161,7 @@ class Codec:
         quality: int | None = None,
         comments: Iterable[str] = (),
     ) -> LiveEncoder:
-        """An encoder for sound that is still being made: `push` blocks, get packets; `flush` at the end.
+        """An encoder for live sound: `push` blocks, get packets; `flush` at the end.
 
         Args:
             sample_rate, channels: of the blocks that will be pushed.
@@ -189,8 +188,8 @@ class Codec:
         Args:
             source, sample_rate: as for `encode`.
             quality: of the scalar codebook, as for `encode`.
-            codebook: "scalar": what `encode` writes at this quality, with a predictor what it did not expect by the
-                vectors before; "vq": the model's vector codebook.
+            codebook: "scalar": the indices that `encode` writes at this quality, of prediction residuals if the model has
+                a predictor; "vq": those of the model's vector codebook.
 
         Returns:
             scalar: int32 [C, N, latent_channels], a vector for every 160 ms (AudioLDM 2: 40 ms), most important
