@@ -188,8 +188,8 @@ class Codec:
         Args:
             source, sample_rate: as for `encode`.
             quality: of the scalar codebook, as for `encode`.
-            codebook: "scalar": the indices that `encode` writes at this quality, of prediction residuals if the model has
-                a predictor; "vq": those of the model's vector codebook.
+            codebook: "scalar": the indices that `encode` writes at this quality, those of prediction residuals if the
+                model has a predictor; "vq": those of the model's vector codebook.
 
         Returns:
             scalar: int32 [C, N, latent_channels], a vector for every 160 ms (AudioLDM 2: 40 ms), most important
