@@ -14,7 +14,7 @@ import numpy as np
 
 from .codecs import CodecError, Missing, make_codec
 from .metrics import Wave, fit_length, score
-from .run import BenchError, domain_of, find_clips, load
+from .sources import BenchError, domain_of, find_clips, load
 
 COLUMNS = ("pesq", "stoi", "visqol", "mel", "distillmos", "speaker_similarity", "texture_high")
 

@@ -13,7 +13,7 @@ import click
 import numpy as np
 
 from ..codec.audio.reader import read_audio
-from .codecs import run_command
+from .codecs.commands import run_command
 
 COMMAND = [sys.executable, "-m", "aldm.cli"]
 PATIENCE = 6 * 3600  # seconds for one command

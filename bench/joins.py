@@ -16,7 +16,7 @@ import numpy as np
 
 from .codecs import AudioCodec, CodecError, Missing, make_codec
 from .metrics import SAMPLE_RATE, Wave, fit_length, log_mel
-from .run import BenchError, domain_of, find_clips, load
+from .sources import BenchError, domain_of, find_clips, load
 
 HOP = 160  # samples of a frame of the log-mel
 NEAR = 3  # frames around a seam whose window of 64 ms contains it
