@@ -17,10 +17,11 @@ from ..device import find_device
 from ..dsp.mel import LogMel
 from ..errors import AldmWarning, ModelError
 from ..model_folder import TABLES
-from ..model_parts import load_codebook, load_vector_codebook
+from ..model_parts import LOADING_ERRORS, load_codebook, load_vector_codebook, reason
 from ..quantization.adaptive import AdaptiveCodebook
 from ..quantization.scalar import ScalarCodebook
 from ..quantization.vector import VectorCodebook
+from ..settings import Ranges, check_ranges
 from ..stages import CodecModel, Renderer
 from ..tags import MODEL_TAG, PROMPT_TAG, comment_value
 from ..values import DecodedLatents, Frames, LoudnessTarget
@@ -34,6 +35,7 @@ OVERLAP = 64  # hops that a packet of 1024 shares with the next one: 6 % of the 
 CONTEXT = 64  # hops around a packet that the VAE hears besides, about as far as its convolutions reach
 DEFAULT_QUALITY = 22
 STD_LIMIT = 10.0  # standard deviation of the posterior in units of the prior's; none is above it that is not an error
+RANGES: Ranges = dict(latent_channels=(1, 64), scaling_factor=(1e-4, 1e4))  # of a VAE
 BRIGHT = 4000.0  # Hz, from which on `emphasis` rises
 
 
@@ -58,11 +60,16 @@ class Vae:
     def __init__(self, checkpoint: Checkpoint, mel: LogMel, device: str, dtype: torch.dtype, posterior: float = 0.0,
                  std_limit: float = STD_LIMIT):  # fmt: skip
         config = checkpoint.config("vae")
-        self.patch = 2 ** (len(config["block_out_channels"]) - 1)
-        self.scaling = float(config.get("scaling_factor", 0.18215))
-        if config.get("in_channels") != 1 or config.get("out_channels") != 1 or self.patch > 16:
+        blocks, self.scaling = config.get("block_out_channels"), config.get("scaling_factor", 0.18215)
+        sizes = [config.get(name) for name in ("in_channels", "out_channels")]
+        if sizes != [1, 1] or not isinstance(blocks, list) or not 1 <= len(blocks) <= 5:
             raise ModelError(f"vae/ of {checkpoint.name} is not one of 16 kHz log-mels")
-        self.bands, self.channels = mel.n_mels // self.patch, int(config["latent_channels"])
+        try:
+            check_ranges({"latent_channels": config.get("latent_channels"), "scaling_factor": self.scaling}, RANGES)
+        except ValueError as error:
+            raise ModelError(f"vae/ of {checkpoint.name} does not load: {error}") from error
+        self.patch = 2 ** (len(blocks) - 1)
+        self.bands, self.channels = mel.n_mels // self.patch, config["latent_channels"]
         self.latent_channels = self.channels * self.bands
         if not 0 <= posterior <= 1 or not std_limit > 0:
             raise ValueError("the posterior's share is 0 to 1, the limit of its deviation above 0")
@@ -165,9 +172,13 @@ class AudioLDM2(CodecModel):
         vae = Vae(checkpoint, mel, device, chosen, posterior, std_limit)
         files = ["vae/config.json", *checkpoint.weights("vae")]
         codebook: ScalarCodebook = AdaptiveCodebook(vae.latent_channels, vae.bands)
-        if checkpoint.fitted:
-            codebook = load_codebook(checkpoint.root)
-            files.append(TABLES)
+        try:
+            if checkpoint.fitted:
+                codebook = load_codebook(checkpoint.root, vae.latent_channels)
+                files.append(TABLES)
+            vectors = load_vector_codebook(checkpoint.root, vae.latent_channels, codebook.levels)
+        except LOADING_ERRORS as error:
+            raise ModelError(f"codec/ of {checkpoint.name} does not load: {reason(error)}") from error
         warnings.warn(f"weights of AudioLDM 2 ({checkpoint.name}): {LICENCE}", AldmWarning, stacklevel=2)
         return cls(
             checkpoint,
@@ -175,7 +186,7 @@ class AudioLDM2(CodecModel):
             vae,
             codebook,
             denoiser=UNet(UNetRuntime(checkpoint, vae, device, chosen)) if checkpoint.has("unet") else None,
-            vectors=load_vector_codebook(checkpoint.root),
+            vectors=vectors,
             name=checkpoint.name,
             fingerprint=checkpoint.fingerprint(*files),
             device=device,
