@@ -11,10 +11,11 @@ from urllib.parse import quote
 
 import soundfile as sf
 
-from .codecs import Aldm, ExactMel, Unquantized, number
+from .codecs.base import number
+from .codecs.ours import Aldm, ExactMel, Unquantized
 from .metrics import SAMPLE_RATE, Wave, score
 from .plots import plot_spectrograms
-from .run import load
+from .sources import load
 
 
 def analyze(

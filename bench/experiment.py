@@ -13,7 +13,7 @@ import numpy as np
 
 from .codecs import CodecError, Missing, make_codec
 from .metrics import Wave, fit_length
-from .run import BenchError, domain_of, find_clips, load
+from .sources import BenchError, domain_of, find_clips, load
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -13,7 +13,7 @@ import click
 import numpy as np
 
 from ..codec.audio.reader import read_audio
-from .codecs import run_command
+from .codecs.commands import run_command
 from .experiment import clips_argument, clips_in
 
 COMMAND = [sys.executable, "-m", "aldm.cli"]

@@ -11,7 +11,7 @@ import numpy as np
 from ..codec.codec import Codec
 from .experiment import clips_argument, clips_in, table_head, table_row
 from .metrics import Wave, score
-from .run import load
+from .sources import load
 
 PACKETS = (10.24, 2.08, 0.64, 0.32)  # seconds
 METRICS = ("pesq", "stoi", "visqol", "mel")

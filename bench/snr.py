@@ -16,7 +16,7 @@ from ..codec.dsp.mel import LogMel
 from ..codec.vocoders.griffin_lim import griffin_lim
 from .experiment import clips_argument, clips_in, table_head, table_row
 from .metrics import Wave, align, log_mel, waveform_metrics
-from .run import load
+from .sources import load
 
 COLUMNS = ("SNR, dB", "correlation", "mel distance")
 

@@ -19,7 +19,9 @@ import numpy as np
 from ..codec.audio.reader import read_audio
 from ..codec.codec import Codec
 from ..codec.device import find_device
-from .codecs import CHECKPOINTS, Missing, Opus, TransformersCodec
+from .codecs.base import Missing
+from .codecs.hub import CHECKPOINTS, TransformersCodec
+from .codecs.opus import Opus
 
 PUBLISHED: dict[str, dict[str, Any]] = {
     "encodec": {},  # transformers' defaults are facebook/encodec_24khz

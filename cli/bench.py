@@ -92,8 +92,8 @@ def bench(
     from ..bench.codecs import Commands
     from ..bench.plots import plot_curves
     from ..bench.report import write_report
-    from ..bench.run import BenchError
     from ..bench.run import bench as run
+    from ..bench.sources import BenchError
     from ..bench.statistics import read_ratings
     from ..bench.table import COLUMNS, markdown_table
 
@@ -145,7 +145,7 @@ def analyze(clip: Path, out: Path, bitrate: list[float], domain: str | None, mod
     _need_packages()
     from ..bench.analyze import analyze as run
     from ..bench.codecs import Missing
-    from ..bench.run import BenchError, domain_of
+    from ..bench.sources import BenchError, domain_of
 
     try:
         run(clip, out, bitrate, domain=domain or domain_of(clip, "music"), model=model, say=click.echo)

@@ -31,10 +31,13 @@ def load_codec(reader: StreamReader, model: str | None, options: dict[str, Any])
     from ..codec.tags import MODEL_TAG, comment_value
 
     fingerprint = reader.header.model
-    model = model or model_by_fingerprint(fingerprint) or model_from_comments(tags := reader.tags())
-    if model is None and (made := comment_value(tags, MODEL_TAG)):
-        raise click.ClickException(f"the file needs model {fingerprint.hex()}, {made!r}: name its folder by --model")
-    return Codec.from_pretrained(model, **options)
+    if model := model or model_by_fingerprint(fingerprint):
+        return Codec.from_pretrained(model, **options)
+    model, made = model_from_comments(tags := reader.tags()), comment_value(tags, MODEL_TAG)
+    codec = None if made and model is None else Codec.from_pretrained(model, **options)
+    if codec is None or (made and codec.model.fingerprint[:4] != fingerprint):
+        raise click.ClickException(f"the file needs model {fingerprint.hex()}, {made!r}: name it by --model")
+    return codec
 
 
 def sample_format(bits: str, as_float: bool) -> str:

@@ -6,15 +6,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
+from ..format.container import HOPS_PER_SECOND
 from .device import bfloat16, find_device
 from .diffusion.denoiser import Denoiser
+from .diffusion.schedule import OWN_SCHEDULE, SCHEDULER, check_schedule
 from .dsp.loudness import audible_energy, band_energy, loud_parts
 from .dsp.mel import LogMel
 from .errors import ModelError
@@ -29,9 +30,11 @@ from .model_folder import (
     fingerprint,
 )
 from .model_parts import (
+    LOADING_ERRORS,
     load_codebook,
     load_network,
     load_vector_codebook,
+    reason,
     save_codebook,
     save_network,
     save_vector_codebook,
@@ -43,6 +46,7 @@ from .nn.predictor import Predictor
 from .quantization.noise_shaping import NoiseShaper
 from .quantization.scalar import ScalarCodebook
 from .quantization.vector import VectorCodebook
+from .settings import check_ranges, read_settings
 from .stages import CodecModel, Renderer
 from .values import DecodedLatents, Frames, LoudnessTarget
 from .vocoders.corrected import CorrectedGriffinLim
@@ -90,25 +94,30 @@ class Model(CodecModel):
         device = find_device(device)
         folder = find_model(name)
         try:
-            codec: dict[str, Any] = json.loads((folder / "codec/config.json").read_text())
-            mel, quality = LogMel(**codec["mel"]), int(codec["default_quality"])
+            codec = read_settings(folder / "codec/config.json")
+            mel = LogMel(**check_ranges(codec.pop("mel"), LogMel.ranges))
             autoencoder = load_network(folder, Autoencoder, "vae/config.json", WEIGHTS)
             if autoencoder is None:
                 raise FileNotFoundError(WEIGHTS)
-            codebook = load_codebook(folder)
+            codebook = load_codebook(folder, autoencoder.latent_channels)
+            quality: int = check_ranges(codec, {"default_quality": (0, codebook.levels - 1)})["default_quality"]
             codebook.predictor = load_network(folder, Predictor, *PREDICTOR)
             codebook.shaper = NoiseShaper(autoencoder)
             net = load_network(folder, MagnitudeNet, "vocoder/config.json", VOCODER, mel)
             corrector = load_network(folder, Corrector, "vocoder/corrector.json", CORRECTOR, mel)
             denoiser = load_network(folder, Denoiser, "unet/config.json", DENOISER)
             if denoiser is not None:
-                denoiser.schedule = json.loads((folder / "scheduler/scheduler_config.json").read_text())
+                config = read_settings(folder / "scheduler/scheduler_config.json")
+                denoiser.schedule = check_schedule(config, **OWN_SCHEDULE)
                 denoiser.fingerprint = fingerprint(folder, DENOISER_FILES)
-            vector_codebook = load_vector_codebook(folder)
-        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-            raise ModelError(
-                f"model folder {folder} does not load: {type(error).__name__} {str(error).splitlines()[0]}"
-            ) from error
+            vector_codebook = load_vector_codebook(folder, autoencoder.latent_channels, codebook.levels)
+            if mel.sample_rate != HOPS_PER_SECOND * mel.hop_length or mel.n_mels != autoencoder.config["n_mels"]:
+                raise ValueError("the autoencoder is not one for hops of 10 ms of this front-end")
+            for part in (codebook.predictor, denoiser):
+                if part is not None and part.config["latent_channels"] != autoencoder.latent_channels:
+                    raise ValueError(f"the {type(part).__name__.lower()} is not one for these latents")
+        except LOADING_ERRORS as error:
+            raise ModelError(f"model folder {folder} does not load: {reason(error)}") from error
         for network in (autoencoder, net, corrector):
             if network is not None:
                 network.to(device)
@@ -129,7 +138,9 @@ class Model(CodecModel):
                 save_network(network, network.config, folder, settings, weights, small=network is not self.denoiser)
         if self.denoiser is not None:
             (folder / "scheduler").mkdir(parents=True, exist_ok=True)
-            (folder / "scheduler/scheduler_config.json").write_text(json.dumps(self.denoiser.schedule) + "\n")
+            (folder / "scheduler/scheduler_config.json").write_text(
+                json.dumps({"_class_name": SCHEDULER, **self.denoiser.schedule}) + "\n"
+            )
         if self.vector_codebook is not None:
             save_vector_codebook(self.vector_codebook, folder)
         save_codebook(self.codebook, folder)

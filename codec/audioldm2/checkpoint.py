@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from typing import Any
 
 from ..errors import ModelError
 from ..model_folder import TABLES, embedded_models
+from ..settings import read_settings
 from ..tags import MODEL_TAG, comment_value
 
 HUB = {"speech": "cvssp/audioldm2", "music": "cvssp/audioldm2-music", "large": "cvssp/audioldm2-large"}
@@ -22,19 +22,18 @@ def is_checkpoint(name: str | Path | None) -> bool:
     """Whether a model's name is that of a checkpoint: one of the hub's, or a folder whose VAE is diffusers' own.
 
     Raises:
-        ModelError: the configuration of a folder's VAE does not parse.
+        ModelError: the configuration of a folder's VAE is none.
     """
     if name is None or str(name) in embedded_models():
         return False
     if not Path(name).is_dir():
         return str(name).split("@")[0] in (*HUB, *HUB.values())
     try:
-        config = json.loads((file := Path(name) / "vae/config.json").read_text())
+        return read_settings(Path(name) / "vae/config.json").get("_class_name") == "AutoencoderKL"
     except OSError:
         return False
     except ValueError as error:
-        raise ModelError(f"{file} is no configuration: {error}") from error
-    return isinstance(config, dict) and config.get("_class_name") == "AutoencoderKL"
+        raise ModelError(f"model folder {name} does not load: {error}") from error
 
 
 def licence_of(comments: Iterable[str]) -> str | None:
@@ -44,10 +43,12 @@ def licence_of(comments: Iterable[str]) -> str | None:
 
 
 def model_from_comments(comments: Iterable[str]) -> str | None:
-    """The hub's checkpoint that wrote a file, if its comments name one that this package knows; else None."""
-    name = comment_value(comments, MODEL_TAG) or ""
-    repo, _, revision = name.partition("@")
-    return name if repo in HUB.values() and re.fullmatch("[0-9a-f]{0,40}", revision) else None
+    """The hub's checkpoint that wrote a file, if its comments name one that this package knows; else None.
+
+    Without the revision: anyone can propose one to a repository, and a file must not choose what is downloaded.
+    """
+    repository = (comment_value(comments, MODEL_TAG) or "").partition("@")[0]
+    return repository if repository in HUB.values() else None
 
 
 class Checkpoint:
@@ -107,13 +108,13 @@ class Checkpoint:
         """A part's configuration.
 
         Raises:
-            ModelError: it does not parse.
+            ModelError: it does not parse, or has values out of bounds.
         """
         file = self.part(sub) / ("scheduler_config.json" if sub == "scheduler" else "config.json")
         try:
-            return dict(json.loads(file.read_text()))
-        except (OSError, ValueError, TypeError) as error:
-            raise ModelError(f"{file} is no configuration: {error}") from error
+            return read_settings(file)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{sub}/ of {self.name} does not load: {error}") from error
 
     def weights(self, sub: str) -> list[str]:
         """Names, relative to the root, of the files of weights that are loaded for a part."""
@@ -123,6 +124,10 @@ class Checkpoint:
             if names:
                 return [f"{sub}/{name}" for name in names]
         return []
+
+    def weight_bytes(self, sub: str) -> int:
+        """Size of a part's files of weights."""
+        return sum((self.root / name).stat().st_size for name in self.weights(sub))
 
     def fingerprint(self, *files: str) -> bytes:
         """SHA-256 over names and content of files, as for a model folder."""
@@ -138,7 +143,7 @@ class Checkpoint:
         Raises:
             ModelError: its weights alone do not fit.
         """
-        needed = sum((self.root / name).stat().st_size for name in self.weights(sub)) * bytes_per_weight // 4
+        needed = self.weight_bytes(sub) * bytes_per_weight // 4
         if available is not None and needed > available:
             raise ModelError(
                 f"{sub}/ of {self.name} takes {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are free: "

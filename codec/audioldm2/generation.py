@@ -46,8 +46,7 @@ def sample_latents(
     text, mask, sequence = stack.encode_prompt(prompt, runtime.device, 1, guidance > 1, negative_prompt=negative)
     conditioning = Condition(sequence, text, mask)
     del stack
-    config = {k: v for k, v in runtime.checkpoint.config("scheduler").items() if not k.startswith("_")}
-    sampler = getattr(importlib.import_module("diffusers"), SCHEDULERS[scheduler]).from_config(config)
+    sampler = getattr(importlib.import_module("diffusers"), SCHEDULERS[scheduler]).from_config(runtime.noise_schedule)
     sampler.set_timesteps(steps)
     generator = torch.Generator().manual_seed(seed)
     shape = (1, runtime.vae.channels, vectors, runtime.vae.bands)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..errors import ModelError
+from ..nn.weights import SkipInit
 from .checkpoint import Checkpoint, free_memory
 
 
@@ -20,7 +21,9 @@ def load_network(load: Any, checkpoint: Checkpoint, sub: str, device: str, dtype
     Raises:
         ModelError: it does not load, or does not fit.
     """
-    folder = checkpoint.part(sub)
+    folder, config = checkpoint.part(sub), checkpoint.config(sub)
+    if (folder / "adapter_config.json").exists():  # transformers would ask the hub for the model that it names
+        raise ModelError(f"{sub}/ of {checkpoint.name} is an adapter")
     plenty = checkpoint.require_memory(sub, dtype.itemsize, free_memory(device))
     safe = checkpoint.weights(sub)[0].endswith(".safetensors")
     options: dict[str, Any] = {"torch_dtype": dtype, "local_files_only": True, "use_safetensors": safe}
@@ -32,7 +35,13 @@ def load_network(load: Any, checkpoint: Checkpoint, sub: str, device: str, dtype
         options["dtype"] = options.pop("torch_dtype")
         logging.disable_progress_bar()
     try:
+        with torch.device("meta"), SkipInit():  # takes no memory, whatever the configuration says
+            sized = load(load.config_class.from_dict(config)) if "dtype" in options else load.from_config(config)
+        if sum(weights.numel() for weights in sized.parameters()) > checkpoint.weight_bytes(sub):
+            raise ValueError("its configuration is one of a larger network than its weights")
         network = load.from_pretrained(folder, **options)
+        if not all(bool(weights.isfinite().all()) for weights in network.parameters()):
+            raise ValueError("its weights are not finite")
         return network.to(device).eval().requires_grad_(False), plenty
     except Exception as error:  # a foreign configuration makes these libraries raise anything
         raise ModelError(

@@ -17,7 +17,7 @@ from ..device import find_device
 from ..dsp.mel import LogMel
 from ..errors import AldmWarning, ModelError
 from ..model_folder import TABLES
-from ..model_parts import load_codebook, load_vector_codebook
+from ..model_parts import LOADING_ERRORS, load_codebook, load_vector_codebook, reason
 from ..quantization.adaptive import AdaptiveCodebook
 from ..quantization.scalar import ScalarCodebook
 from ..quantization.vector import VectorCodebook
@@ -107,9 +107,13 @@ class AudioLDM2(CodecModel):
         vae = Vae(checkpoint, mel, device, chosen, posterior, std_limit)
         files = ["vae/config.json", *checkpoint.weights("vae")]
         codebook: ScalarCodebook = AdaptiveCodebook(vae.latent_channels, vae.bands)
-        if checkpoint.fitted:
-            codebook = load_codebook(checkpoint.root)
-            files.append(TABLES)
+        try:
+            if checkpoint.fitted:
+                codebook = load_codebook(checkpoint.root, vae.latent_channels)
+                files.append(TABLES)
+            vector_codebook = load_vector_codebook(checkpoint.root, vae.latent_channels, codebook.levels)
+        except LOADING_ERRORS as error:
+            raise ModelError(f"codec/ of {checkpoint.name} does not load: {reason(error)}") from error
         warnings.warn(f"weights of AudioLDM 2 ({checkpoint.name}): {LICENCE}", AldmWarning, stacklevel=2)
         return cls(
             checkpoint,
@@ -117,7 +121,7 @@ class AudioLDM2(CodecModel):
             vae,
             codebook,
             denoiser=UNet(UNetRuntime(checkpoint, vae, device, chosen)) if checkpoint.has("unet") else None,
-            vector_codebook=load_vector_codebook(checkpoint.root),
+            vector_codebook=vector_codebook,
             name=checkpoint.name,
             fingerprint=checkpoint.fingerprint(*files),
             device=device,

@@ -47,9 +47,12 @@ def text_stack(checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> Any:
         for sub, network in zip(PARTS, classes, strict=False)
     }
     try:
-        tokenizers = {sub: transformers.AutoTokenizer.from_pretrained(checkpoint.part(sub)) for sub in PARTS[4:]}
-    except (OSError, ValueError, ImportError) as error:
-        raise ModelError(f"the tokenizers of {checkpoint.name} do not load: {str(error).splitlines()[0]}") from error
+        own = dict(local_files_only=True, trust_remote_code=False)
+        tokenizers = {sub: transformers.AutoTokenizer.from_pretrained(checkpoint.part(sub), **own) for sub in PARTS[4:]}
+    except Exception as error:  # as in `load_network`
+        raise ModelError(
+            f"the tokenizers of {checkpoint.name} do not load: {(str(error) or repr(error)).splitlines()[0]}"
+        ) from error
     parts: dict[str, Any] = {**networks, **tokenizers}
     parts.update(dict.fromkeys(("vae", "unet", "vocoder", "scheduler", "feature_extractor")))
     return AudioLDM2Pipeline(**parts)

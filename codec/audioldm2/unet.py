@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from ...format.adaptive import LEVELS
-from ...format.layer import MAX_TIMESTEPS
-from ..diffusion.schedule import NoiseRange
+from ..diffusion.schedule import OWN_SCHEDULE, NoiseRange, check_schedule
 from ..errors import ModelError
 from ..levels import step_size
 from ..quantization.adaptive import COARSEST_UNIT_VARIANCE
@@ -32,7 +33,7 @@ class UnitVarianceNoiseRange(NoiseRange):
     """For latents of unit variance under the schedule of a checkpoint.
 
     Args:
-        sigmas: [MAX_TIMESTEPS], standard deviation of the noise at every timestep, rising.
+        sigmas: [1000], standard deviation of the noise at every timestep, rising.
     """
 
     def __init__(self, sigmas: np.ndarray):
@@ -62,6 +63,22 @@ def quantiser_error(step: float) -> float:
     return min(1.0, ERROR * STEP * step)
 
 
+def load_condition(file: Path) -> Condition:
+    """A folder's own condition.
+
+    Raises:
+        ModelError: it does not parse, or is none.
+    """
+    try:
+        found = Condition(**load_file(file))
+    except (OSError, SafetensorError, TypeError) as error:
+        raise ModelError(f"{file} does not load: {error}") from error
+    dimensions = [len(part) == 1 and part.ndim for part in found]
+    if dimensions != [3, 3, 2] or not all(bool(part.isfinite().all()) for part in found):
+        raise ModelError(f"{file} is no condition of one clip, or not finite")
+    return found
+
+
 class UNetRuntime:
     """A checkpoint's UNet with its schedule and conditioning; each part loads when it is first used.
 
@@ -74,20 +91,27 @@ class UNetRuntime:
         self.checkpoint, self.vae, self.device, self.dtype = checkpoint, vae, device, dtype
         self._conditions: dict[str | None, Condition] = {}
 
+    @property
+    def noise_schedule(self) -> dict[str, Any]:
+        """Of diffusers' schedulers, as the checkpoint has it.
+
+        Raises:
+            ModelError: it does not parse, is out of range, or not for a network that predicts noise.
+        """
+        config = self.checkpoint.config("scheduler")
+        try:
+            return check_schedule(config, prediction_type="epsilon")
+        except ValueError as error:
+            raise ModelError(f"scheduler/ of {self.checkpoint.name} does not load: {error}") from error
+
     @functools.cached_property
     def schedule(self) -> dict[str, Any]:
         """Of diffusers' DDIMScheduler, for walks whose guesses are latents."""
-        config = self.checkpoint.config("scheduler")
-        if config.get("num_train_timesteps", MAX_TIMESTEPS) != MAX_TIMESTEPS:
-            raise ModelError(f"scheduler/ of {self.checkpoint.name} has not {MAX_TIMESTEPS} timesteps")
-        if config.get("prediction_type", "epsilon") != "epsilon":
-            raise ModelError(f"the UNet of {self.checkpoint.name} does not predict noise")
-        own = dict(prediction_type="sample", timestep_spacing="trailing", clip_sample=False)
-        return {k: v for k, v in config.items() if not k.startswith("_")} | own
+        return self.noise_schedule | OWN_SCHEDULE
 
     @functools.cached_property
     def sigmas(self) -> Tensor:
-        """Standard deviation of the noise at every timestep [MAX_TIMESTEPS], in the latents' units."""
+        """Standard deviation of the noise at every timestep [1000], in the latents' units."""
         from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
         alphas = DDIMScheduler.from_config(self.schedule).alphas_cumprod
@@ -132,7 +156,7 @@ class UNetRuntime:
             if prompt is not None:
                 found = embed(self.checkpoint, prompt, self.device, self.dtype)
             elif self._own_condition:
-                found = Condition(**load_file(self.checkpoint.root / CONDITION))
+                found = load_condition(self.checkpoint.root / CONDITION)
             else:
                 sizes = self.network.config.cross_attention_dim
                 _, sequence, text = sizes[0] if isinstance(sizes[0], list | tuple) else sizes

@@ -7,10 +7,12 @@ from torch import Tensor
 
 from ..dsp.mel import LogMel
 from ..errors import ModelError
+from ..settings import Ranges, check_ranges
 from .checkpoint import Checkpoint
 from .loading import load_network
 
 STD_LIMIT = 10.0  # standard deviation of the posterior in units of the prior's; what is above it is an error
+RANGES: Ranges = dict(latent_channels=(1, 64), scaling_factor=(1e-4, 1e4))
 
 
 class Vae:
@@ -26,11 +28,16 @@ class Vae:
     def __init__(self, checkpoint: Checkpoint, mel: LogMel, device: str, dtype: torch.dtype, posterior: float = 0.0,
                  std_limit: float = STD_LIMIT):  # fmt: skip
         config = checkpoint.config("vae")
-        self.patch = 2 ** (len(config["block_out_channels"]) - 1)
-        self.scaling = float(config.get("scaling_factor", 0.18215))
-        if config.get("in_channels") != 1 or config.get("out_channels") != 1 or self.patch > 16:
+        blocks, self.scaling = config.get("block_out_channels"), config.get("scaling_factor", 0.18215)
+        sizes = [config.get(name) for name in ("in_channels", "out_channels")]
+        if sizes != [1, 1] or not isinstance(blocks, list) or not 1 <= len(blocks) <= 5:
             raise ModelError(f"vae/ of {checkpoint.name} is not one of 16 kHz log-mels")
-        self.bands, self.channels = mel.n_mels // self.patch, int(config["latent_channels"])
+        try:
+            check_ranges({"latent_channels": config.get("latent_channels"), "scaling_factor": self.scaling}, RANGES)
+        except ValueError as error:
+            raise ModelError(f"vae/ of {checkpoint.name} does not load: {error}") from error
+        self.patch = 2 ** (len(blocks) - 1)
+        self.bands, self.channels = mel.n_mels // self.patch, config["latent_channels"]
         self.latent_channels = self.channels * self.bands
         if not 0 <= posterior <= 1 or not std_limit > 0:
             raise ValueError("the posterior's share is 0 to 1, the limit of its deviation above 0")

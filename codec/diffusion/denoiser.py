@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..levels import COARSEST_STEP
-from ..nn.layers import EMBEDDING, LevelEmbedding, ResidualBlock
+from ..levels import COARSEST_STEP, LEVELS
+from ..nn.layers import EMBEDDING, Configured, LevelEmbedding, ResidualBlock
+from ..settings import Ranges
 from .schedule import NOISE_RANGE, schedule_config
 
 NO_BASE_STEP = 2 * COARSEST_STEP  # in the place of a step where there is no base layer
 
 
-class Denoiser(nn.Module):
+class Denoiser(Configured):
     """Noisy latents and the base layer's latents -> an estimate of the latents.
 
     The guess is the posterior mean under a Gaussian prior, around the base layer's latents with the variance of their
@@ -35,6 +36,7 @@ class Denoiser(nn.Module):
         deviation: [levels + 1, C], standard deviations of the error of each level's latents; last those of latents.
     """
 
+    ranges: ClassVar[Ranges] = dict(latent_channels=(1, 8192), levels=(1, LEVELS), width=(1, 8192), blocks=(0, 64))
     noise_range = NOISE_RANGE
     fingerprint = bytes(32)
     mean: Tensor

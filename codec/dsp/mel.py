@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..settings import Ranges, check_ranges
 
 
 def slaney_mel(hz: Tensor) -> Tensor:
@@ -37,6 +39,9 @@ class LogMel:
 
     The defaults are AudioLDM 2's training front-end (AudioLDM-training-finetuning, 16k_64.yaml:
     magnitude, Slaney scale and norm, clamp 1e-5, waveform reflected by (n_fft - hop) / 2, not centred).
+
+    Raises:
+        ValueError: a field out of range.
     """
 
     sample_rate: int = 16000
@@ -46,6 +51,18 @@ class LogMel:
     fmin: float = 0.0
     fmax: float = 8000.0
     floor: float = math.log(1e-5)
+
+    ranges: ClassVar[Ranges] = dict(
+        sample_rate=(8000, 48000), n_fft=(2, 8192), hop_length=(1, 4096), n_mels=(1, 512),
+        fmin=(0.0, 24000.0), fmax=(0.0, 24000.0), floor=(-30.0, 0.0),
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        check_ranges(self.config(), self.ranges)
+        if self.n_fft % 2 or self.hop_length % 2 or self.n_fft < 2 * self.hop_length:
+            raise ValueError("n_fft must be even, and at least two hops of an even number of samples")
+        if not self.fmin < self.fmax <= self.sample_rate / 2:
+            raise ValueError(f"fmax must be above fmin, and at most half of the sample rate, not {self.fmax:g}")
 
     @property
     def pad(self) -> int:

@@ -99,11 +99,6 @@ def _recipe(path: Path, table: dict[str, Any]) -> Recipe:
     if "front_end" in rest and rest.get("start"):
         raise RecipeError(f"{file}: front_end: a model that is started from keeps its own")
     front_end = _build(LogMel, f"{file}: front_end", rest.pop("front_end", {}))
-    for key in ("sample_rate", "hop_length", "n_mels"):
-        if not getattr(front_end, key):
-            raise RecipeError(f"{file}: front_end.{key}: must be above 0")
-    if front_end.n_fft % 2 or front_end.n_fft < 2 * front_end.hop_length or front_end.hop_length % 2:
-        raise RecipeError(f"{file}: front_end.n_fft: must be even, and at least two hops of an even number of samples")
     data = _build(Data, f"{file}: data", rest.pop("data", {}))
     known = {"name": str, "start": str, "default_quality": int}
     for key, value in rest.items():

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import EMBEDDING, LevelEmbedding, ResidualBlock
+from ...format.container import MAX_PACKET_HOPS
+from ..settings import Ranges
+from .layers import EMBEDDING, Configured, LevelEmbedding, ResidualBlock
 
 HOP = 4  # frames per step of the finer convolutions
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(Configured):
     """Log-mel [B, T, n_mels] <-> latents [B, latent_channels, T / patch].
 
     With `width == 0` it is the KLT alone: block transform by the leading eigenvectors of the covariance of
@@ -26,14 +28,22 @@ class Autoencoder(nn.Module):
         latent_channels: leading KLT coefficients that are kept.
         width: channels of the convolutions at `patch` rate; half of it at the finer rate of `HOP` frames.
         blocks: residual blocks per rate.
+
+    Raises:
+        ValueError: packets are not a whole number of such patches.
     """
 
+    ranges: ClassVar[Ranges] = dict(
+        n_mels=(1, 512), patch=(HOP, 64), latent_channels=(1, 8192), width=(0, 8192), blocks=(1, 64)
+    )
     mean: Tensor
     basis: Tensor
     scale: Tensor
 
     def __init__(self, n_mels: int, patch: int = 16, latent_channels: int = 384, width: int = 0, blocks: int = 3):
         super().__init__()
+        if patch % HOP or MAX_PACKET_HOPS % patch:
+            raise ValueError(f"patch is a power of two from {HOP} to 64, not {patch}")
         self.config: dict[str, Any] = dict(
             n_mels=n_mels, patch=patch, latent_channels=latent_channels, width=width, blocks=blocks
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ..dsp.mel import LogMel
 from ..dsp.stft import overlap_add, window_sum
-from .layers import ResidualBlock
+from ..settings import Ranges
+from .layers import Configured, ResidualBlock
 
 STRIDE = 2  # frames per step of the convolutions
 MIN_MAGNITUDE = 1e-4  # magnitudes below are as good as this; those of a normalised clip reach about 60
@@ -20,7 +21,7 @@ MAX_LOG_GAIN = 3.0  # nats that a magnitude is changed by, at most
 MAX_PROJECTION_GAIN = 20.0  # most that a mel band is raised or lowered by a projection
 
 
-class Corrector(nn.Module):
+class Corrector(Configured):
     """Waveform of Griffin-Lim, the decoded log-mel and the quantiser's step -> a better waveform.
 
     Griffin-Lim finds phases for magnitudes that no waveform has exactly, and what it returns has neither the envelopes
@@ -39,6 +40,7 @@ class Corrector(nn.Module):
         ValueError: `n_fft` or `projections` out of range.
     """
 
+    ranges: ClassVar[Ranges] = dict(width=(1, 8192), blocks=(0, 64), n_fft=(2, 8192), projections=(0, 2))
     advance: Tensor
 
     def __init__(self, mel: LogMel, width: int = 384, blocks: int = 4, n_fft: int = 512, projections: int = 2):
@@ -56,7 +58,7 @@ class Corrector(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(blocks))
         self.output = nn.Linear(width, STRIDE * 2 * self.bins)
         # conjugate of how a steady sine in the middle of each bin turns from frame to frame, [bins, 1]
-        angle = 2 * math.pi / n_fft * (torch.arange(self.bins) * self.short.hop_length % n_fft).float()
+        angle = 2 * math.pi / n_fft * (torch.arange(self.bins, device="cpu") * self.short.hop_length % n_fft).float()
         self.register_buffer("advance", torch.polar(torch.ones_like(angle), -angle)[:, None], persistent=False)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..levels import TRAINED_LEVELS, step_size
+from ..settings import Ranges
 
 EMBEDDING = 64  # channels of a quality level's embedding
+
+
+class Configured(nn.Module):
+    """A network of a model folder, made from numbers in a JSON file.
+
+    Attributes:
+        ranges: of these numbers.
+    """
+
+    ranges: ClassVar[Ranges]
 
 
 class LevelEmbedding(nn.Sequential):

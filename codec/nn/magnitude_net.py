@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..dsp.mel import LogMel
-from .layers import EMBEDDING, LevelEmbedding, ResidualBlock
+from ..settings import Ranges
+from .layers import EMBEDDING, Configured, LevelEmbedding, ResidualBlock
 
 STRIDE = 2  # frames per step of the convolutions
 MAX_LOG_MAGNITUDE = 7.0  # nats; a magnitude of a normalised clip reaches about 4.9
 
 
-class MagnitudeNet(nn.Module):
+class MagnitudeNet(Configured):
     """Log-mel [B, T, n_mels] and the quantiser's step -> log-magnitudes [B, T, n_fft // 2 + 1].
 
     Convolutions correct what the pseudo-inverse of the mel bands gives, which loses harmonics above 1 kHz and
@@ -27,6 +28,8 @@ class MagnitudeNet(nn.Module):
         width: channels.
         blocks: residual blocks; each sees `STRIDE` frames more to either side.
     """
+
+    ranges: ClassVar[Ranges] = dict(width=(1, 8192), blocks=(0, 64))
 
     def __init__(self, mel: LogMel, width: int = 512, blocks: int = 3):
         super().__init__()

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import EMBEDDING, LevelEmbedding
+from ..settings import Ranges
+from .layers import EMBEDDING, Configured, LevelEmbedding
 
 
-class Predictor(nn.Module):
+class Predictor(Configured):
     """Predicts a latent vector from the decoded vectors before it, because sustained tones and steady noise repeat.
 
     The prediction is the last vector, each channel times a factor, plus the output of a network of residual blocks.
@@ -25,6 +26,7 @@ class Predictor(nn.Module):
         blocks: residual blocks.
     """
 
+    ranges: ClassVar[Ranges] = dict(latent_channels=(1, 8192), history=(1, 16), width=(1, 8192), blocks=(0, 64))
     scale: Tensor
 
     def __init__(self, latent_channels: int = 384, history: int = 2, width: int = 384, blocks: int = 2):

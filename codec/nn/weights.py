@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+TYPES = torch.int8, torch.float16, torch.bfloat16, torch.float32
+MAX_WEIGHT = 1e4  # of what training made so far, the largest is 65
 SCALE = ".scale"  # suffix: factors of the rows of a matrix in 8 bits
 
 
@@ -23,9 +26,30 @@ def save_weights(network: nn.Module, path: Path, small: bool = False) -> None:
     save_file(pack(network, small), path)
 
 
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """A network's state in single precision, however it was stored."""
-    return unpack(load_file(path))
+def load_weights(path: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+    """A network's state in single precision, however it was stored.
+
+    Args:
+        shapes: what the network's state has.
+
+    Raises:
+        SafetensorError: the file does not parse.
+        ValueError: it holds other names, shapes or types, values that are not finite, or ones above MAX_WEIGHT.
+    """
+    stored = load_file(path)
+    wanted = {name: list(shape) for name, shape in shapes.items()}
+    wanted |= {name + SCALE: wanted[name][:1] for name, value in stored.items() if value.dtype == torch.int8}
+    found = {name: list(value.shape) for name, value in stored.items()}
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            raise ValueError(f"{path.name}: {name} is {found.get(name)}; its settings say {wanted.get(name)}")
+        if stored[name].dtype not in TYPES:
+            raise ValueError(f"{path.name}: {name} is {stored[name].dtype}")
+    state = unpack(stored)
+    for name, value in state.items():
+        if not value.abs().amax() <= MAX_WEIGHT:  # NaN, too
+            raise ValueError(f"{path.name}: {name} has values that are not finite, or above {MAX_WEIGHT:g}")
+    return state
 
 
 class SkipInit(TorchFunctionMode):

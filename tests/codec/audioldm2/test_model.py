@@ -14,7 +14,7 @@ import soundfile as sf
 import torch
 from aldm.cli.main import main
 from aldm.codec import Codec
-from aldm.codec.audioldm2.checkpoint import is_checkpoint, licence_of
+from aldm.codec.audioldm2.checkpoint import is_checkpoint, licence_of, tagged_model
 from aldm.codec.audioldm2.model import CONTEXT, OVERLAP, AudioLDM2
 from aldm.codec.errors import AldmWarning, ModelError
 from aldm.codec.fit.checkpoint import fit_checkpoint
@@ -171,7 +171,7 @@ def test_decoder_finds_the_checkpoint_of_a_file_or_a_pipe(
 ) -> None:
     data = large.encode(clip("speech"), 16000)
     packet = next(r.offset for r in read_records(data) if not isinstance(r, DamageError) and r.kind == PACKET)
-    tags = (b"TITLE=x", f"ALDM_MODEL=cvssp/audioldm2-music@{COMMIT}".encode())
+    tags = (b"TITLE=x", f"ALDM_MODEL=cvssp/audioldm2-music@{'bad' + COMMIT[3:]}".encode())  # somebody's proposal
     data = data[:24] + b"".join(pack_record(COMMENT, tag) for tag in tags) + data[packet:]
     file, out, piped = tmp_path / "a.aldm", tmp_path / "a.wav", tmp_path / "b.wav"
     file.write_bytes(data)
@@ -188,6 +188,8 @@ def test_decoder_finds_the_checkpoint_of_a_file_or_a_pipe(
 def test_names() -> None:
     assert all(map(is_checkpoint, ("music", "speech", "large", "cvssp/audioldm2", "music@abc")))
     assert not any(map(is_checkpoint, (None, "base", "klt", "no/such", DATA)))
+    assert tagged_model(["ALDM_MODEL=cvssp/audioldm2@12"]) == "cvssp/audioldm2"
+    assert tagged_model(["ALDM_MODEL=someone/audioldm2"]) is None
     assert licence_of(["ALDM_MODEL=cvssp/audioldm2@12"])
     assert not licence_of(["TITLE=cvssp/audioldm2"])
 
@@ -523,7 +525,7 @@ def test_command(checkpoint: Path, tmp_path: Path) -> None:
     for wrong, message in (
         (("decode", out, wav, "--force"), "needs model"),
         (("decode", out, wav, "--force"), "'audioldm2:tiny': name its folder by --model"),
-        (("encode", wav, out, "--force", "--model", broken.parent), "config.json is no configuration"),
+        (("encode", wav, out, "--force", "--model", broken.parent), "config.json is no JSON"),
         (("encode", wav, out, "--force", "--model", checkpoint, "--device", "abacus"), "no device abacus"),
         (("encode", wav, out, "--force", "--dtype", "float16"), "only for AudioLDM 2"),
         (("encode", wav, out, "--force", "--model", "music@0"), "cannot get vae/ of cvssp/audioldm2-music"),

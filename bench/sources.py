@@ -1,0 +1,58 @@
+"""The clips of a benchmark: finding them, their kind of sound, and their samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..codec.audio.reader import read_audio
+from ..codec.audio.suffixes import READABLE
+from ..codec.errors import AudioError
+from .metrics import SAMPLE_RATE, Wave
+
+DOMAINS = {"speech": "speech", "music": "music", "env": "environment", "environment": "environment"}
+SHORTEST = 0.5  # seconds; the metrics need some
+
+
+class BenchError(Exception):
+    """The benchmark cannot run, and why."""
+
+
+def find_clips(sources: Sequence[Path]) -> list[Path]:
+    """Audio files given, and those in folders given (not deeper), sorted.
+
+    Raises:
+        BenchError: none, or two of the same name.
+    """
+    clips: list[Path] = []
+    for source in sources:
+        inside = sorted(p for p in source.iterdir() if p.suffix.lower() in READABLE) if source.is_dir() else [source]
+        clips += inside
+    if not clips:
+        raise BenchError(f"no audio files in {', '.join(map(str, sources))}")
+    names = [clip.stem for clip in clips]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise BenchError(f"two clips are called {min(twice)}")
+    return clips
+
+
+def domain_of(clip: Path, default: str) -> str:
+    """Kind of sound, from the name up to the first "_" or "-" if that is one that we know."""
+    return DOMAINS.get(clip.stem.replace("-", "_").split("_")[0].lower(), default)
+
+
+def load(clip: Path) -> Wave:
+    """A clip at 16 kHz and mono.
+
+    Raises:
+        BenchError: no audio, too short or silent.
+    """
+    try:
+        mono = read_audio(clip, SAMPLE_RATE).mean(0)
+    except (OSError, AudioError) as error:
+        raise BenchError(f"not readable audio: {error}") from error
+    if len(mono) < SHORTEST * SAMPLE_RATE or not np.isfinite(mono).all() or not np.abs(mono).max() > 1e-4:
+        raise BenchError(f"shorter than {SHORTEST} s, silent, or not finite")
+    return mono.astype(np.float32)
