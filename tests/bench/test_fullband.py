@@ -124,6 +124,22 @@ def test_a_channel_for_both_and_lengths() -> None:
     assert found.tolist() == [[0.5, 1, 0], [0.5, 1, 0]]
 
 
+def test_clips_are_stereo_and_have_their_licences() -> None:
+    folder = Path(__file__).parents[2] / "bench/clips-fullband"
+    files = sorted(folder.glob("*.flac"))
+    assert len(files) == 24
+    assert sum(file.stat().st_size for file in files) < 12e6
+    readme = (folder / "README.md").read_text()
+    for file in files:
+        info = sf.info(file)
+        assert (info.channels, info.samplerate in (44100, 48000)) == (2, True)
+        assert 4 <= info.duration <= 8
+        (line,) = (line for line in readme.splitlines() if line.startswith(f"| {file.name} |"))
+        _, _, seconds, rate, _, _, licence, _, _ = line.split("|")
+        assert (float(seconds), float(rate) * 1000) == (round(info.duration, 1), info.samplerate)
+        assert any(name in licence for name in ("CC0", "CC BY", "MIT", "BSD"))
+
+
 @pytest.fixture(scope="module")
 def stereo_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Noise on the left and speech on the right, 2 s at 44.1 kHz."""
