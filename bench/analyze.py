@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import soundfile as sf
 
-from .codecs.base import number
+from .codecs.base import AudioCodec, number
 from .codecs.ours import Aldm, ExactMel, Unquantized
 from .metrics import SAMPLE_RATE, Wave, score
 from .plots import plot_spectrograms
@@ -39,7 +39,7 @@ def analyze(
     original = load(clip)
     out.mkdir(parents=True, exist_ok=True)
     codec = Aldm(model)
-    stages: list[tuple[str, Aldm, str]] = [("exact mel, Griffin-Lim", ExactMel(model, "griffin-lim"), "ceiling")]
+    stages: list[tuple[str, AudioCodec, str]] = [("exact mel, Griffin-Lim", ExactMel(model, "griffin-lim"), "ceiling")]
     if codec.codec.model.magnitude_net is not None:
         stages.append(("exact mel, vocoder", ExactMel(model), "ceiling"))
     stages.append(("autoencoder, not quantised", Unquantized(model), "ceiling"))

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from .codecs import CEILINGS, DIFFUSIONS, Commands, Missing
-from .metrics import FAMILIES, METRICS, absent, embeddings
+from .metrics import FAMILIES, FULLBAND_FAMILIES, Family, absent, embeddings
 from .sources import BenchError, domain_of, find_clips
 from .statistics import Row, add_distances, savings, summarize
-from .tasks import ORIGINAL, Task, code, obtain, rate, run_all, usable
+from .tasks import ORIGINAL, Task, code, metrics_of, obtain, rate, run_all, usable
 
 OURS = ("aldm", *DIFFUSIONS, "aldm-vq", *CEILINGS)
 VERSIONS = (
@@ -38,16 +38,18 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | found
 
 
-def unavailable(kinds: set[str], yamnet: Path | None) -> list[str]:
+def unavailable(kinds: set[str], yamnet: Path | None, fullband: bool) -> list[str]:
     """A line for everything that such clips will have no value for, and what to do about it."""
-    groups = [(family.metrics, family.speech_only, family.modules, family.hint) for family in FAMILIES]
-    groups += [((e.metric,), e.speech_only, e.modules, e.hint) for e in embeddings(yamnet)]
+    families: Sequence[Family[Any]] = FULLBAND_FAMILIES if fullband else FAMILIES
+    groups = [(family.metrics, family.speech_only, family.modules, family.hint) for family in families]
+    if not fullband:
+        groups += [((e.metric,), e.speech_only, e.modules, e.hint) for e in embeddings(yamnet)]
     lines = []
     for metrics, speech_only, modules, hint in groups:
         if ("speech" in kinds or not speech_only) and (lost := absent(modules)):
             labels = ", ".join(metric.label for metric in metrics)
             lines.append(f"skipped {labels}: not installed: {', '.join(lost)} ({hint})")
-    if yamnet is None:
+    if yamnet is None and not fullband:
         lines.append("skipped KAD, YAMNet: name its TFLite file with --yamnet")
     return lines
 
@@ -73,6 +75,7 @@ def bench(
     jobs: int = 1,
     listen: int = 3,
     yamnet: Path | None = None,
+    fullband: bool = False,
     command: str = "",
     say: Callable[[str], None] = lambda line: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -89,6 +92,8 @@ def bench(
         anchor: codec that rate savings are against; default: the first that is not `aldm`.
         listen: clips of each domain whose sound is kept for the report.
         yamnet: TFLite file of that network, for the distance between sets of any sounds.
+        fullband: code and measure clips at their own rate and in stereo, by `FULLBAND_METRICS`; codecs that cannot get
+            them at 16 kHz and mono. The summary then has a domain "all" too.
 
     Returns:
         What results.json holds.
@@ -116,7 +121,11 @@ def bench(
             continue
         name = obtain(spec).name
         names.append(name)
-        tasks += [Task(spec, name, clip, domains[clip], setting, out, yamnet) for setting in settings for clip in clips]
+        tasks += [
+            Task(spec, name, clip, domains[clip], setting, out, yamnet, fullband)
+            for setting in settings
+            for clip in clips
+        ]
     if names == [ORIGINAL] and ORIGINAL not in codecs:
         raise BenchError("none of these codecs can run here")
     if anchor is not None and anchor not in names:
@@ -124,9 +133,9 @@ def bench(
 
     if len({task.path for task in tasks}) < len(tasks):
         raise BenchError(f"a codec is named twice with the same bitrate: {', '.join(names)}")
-    for embedding in usable(yamnet, "speech"):
+    for embedding in [] if fullband else usable(yamnet, "speech"):
         embedding.embed(np.zeros(0, np.float32))  # fails now rather than in every row
-    for line in unavailable(set(domains.values()), yamnet):
+    for line in unavailable(set(domains.values()), yamnet, fullband):
         say(line)
 
     count = 0
@@ -156,7 +165,7 @@ def bench(
 
     pairs = [(task, row) for task in tasks if (row := task.read())]
     found = [row for _, row in pairs]
-    summary = summarize(found)
+    summary = summarize(found + ([row | {"domain": "all"} for row in found] if fullband else []))
     for embedding in embeddings(yamnet):
         vectors: dict[tuple[str, str, str], dict[str, Any]] = {}
         for task, row in pairs:
@@ -177,7 +186,7 @@ def bench(
         anchor = next((name for name in names if name.split(":")[0] not in OURS), names[0])
     results = dict(
         made=dict(date=date.today().isoformat(), machine=machine(), versions=versions(), command=command),
-        metrics=[asdict(metric) for metric in METRICS],
+        metrics=[asdict(metric) for metric in metrics_of(fullband)],
         rows=found,
         originals={name: path for name, path in originals.items() if path},
         summary=summary,

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ..codec.audio.reader import read_audio
+from ..codec.audio.reader import AudioReader, read_audio
 from ..codec.audio.suffixes import READABLE
 from ..codec.errors import AudioError
 from .metrics import SAMPLE_RATE, Wave
 
 DOMAINS = {"speech": "speech", "music": "music", "env": "environment", "environment": "environment"}
 SHORTEST = 0.5  # seconds; the metrics need some
+MAX_RATE = 48000  # Hz of full-band clips, as ViSQOL has it
 
 
 class BenchError(Exception):
@@ -53,6 +54,27 @@ def load(clip: Path) -> Wave:
         mono = read_audio(clip, SAMPLE_RATE).mean(0)
     except (OSError, AudioError) as error:
         raise BenchError(f"not readable audio: {error}") from error
-    if len(mono) < SHORTEST * SAMPLE_RATE or not np.isfinite(mono).all() or not np.abs(mono).max() > 1e-4:
+    return checked(mono, SAMPLE_RATE)
+
+
+def load_fullband(clip: Path) -> tuple[Wave, int]:
+    """A clip with its one or two channels [C, N], and its rate in Hz; a rate above 48 kHz is reduced to that.
+
+    Raises:
+        BenchError: no audio, too short, silent, or with more channels.
+    """
+    try:
+        reader = AudioReader(clip)
+        rate = min(reader.sample_rate, MAX_RATE)
+        if reader.channels > 2:
+            raise BenchError(f"{reader.channels} channels; full-band clips have one or two")
+        return checked(np.concatenate(list(reader.blocks(rate)), 1), rate), rate
+    except (OSError, AudioError) as error:
+        raise BenchError(f"not readable audio: {error}") from error
+
+
+def checked(wave: Wave, rate: int) -> Wave:
+    """The samples [..., N] as float32, if they can be measured. Raises BenchError."""
+    if wave.shape[-1] < SHORTEST * rate or not np.isfinite(wave).all() or not np.abs(wave).max() > 1e-4:
         raise BenchError(f"shorter than {SHORTEST} s, silent, or not finite")
-    return mono.astype(np.float32)
+    return wave.astype(np.float32)

@@ -17,8 +17,27 @@ import soundfile as sf
 
 from ..codec.processes import in_processes
 from .codecs import AudioCodec, CodecError, Commands, make_codec
-from .metrics import METRICS, SAMPLE_RATE, Embedding, Family, absent, applicable, embeddings, fit_length, score
-from .sources import BenchError, load
+from .codecs.base import run_fullband
+from .metrics import (
+    FAMILIES,
+    FULLBAND_FAMILIES,
+    FULLBAND_METRICS,
+    METRICS,
+    SAMPLE_RATE,
+    Embedding,
+    Family,
+    FullBandPair,
+    Metric,
+    Wave,
+    absent,
+    applicable,
+    embeddings,
+    fit_channels,
+    fit_length,
+    score,
+    score_fullband,
+)
+from .sources import BenchError, load, load_fullband
 from .statistics import Row
 
 ORIGINAL = "original"
@@ -57,6 +76,7 @@ class Task:
     Attributes:
         codec: name of the codec in rows.
         yamnet: file of that network, if there is one.
+        fullband: the clip is coded and measured at its own rate, in stereo if it is.
     """
 
     spec: str | Commands
@@ -66,6 +86,7 @@ class Task:
     setting: str
     out: Path
     yamnet: Path | None = None
+    fullband: bool = False
 
     @property
     def path(self) -> Path:
@@ -76,9 +97,14 @@ class Task:
         """The file of the clip's vectors in an embedding."""
         return self.path.with_suffix(f".{embedding.name}.npy")
 
+    def load(self) -> tuple[Wave, int]:
+        """The clip as codecs and metrics get it: [N] at 16 kHz, or [C, N] at its rate in Hz. Raises BenchError."""
+        return load_fullband(self.clip) if self.fullband else (load(self.clip), SAMPLE_RATE)
+
     def key(self) -> str:
-        """Changes when the clip or the codec does."""
-        return f"{zlib.crc32(self.clip.read_bytes()):08x} {obtain(self.spec).identity}"
+        """Changes when the clip, the codec or what it is given does."""
+        given = " full band" if self.fullband else ""
+        return f"{zlib.crc32(self.clip.read_bytes()):08x} {obtain(self.spec).identity}{given}"
 
     def read(self) -> Row | None:
         """The stored facts, or None if there are none or the clip or codec has changed since."""
@@ -91,7 +117,7 @@ class Task:
     def write(self, **facts: Any) -> None:
         """Replace the stored facts atomically; what is not given is None."""
         empty = dict.fromkeys(("seconds", "bytes", "container_bytes", "kbps", "encode_rtf", "decode_rtf", "memory_mb"))
-        empty |= dict.fromkeys(metric.name for metric in METRICS if not metric.pooled)
+        empty |= dict.fromkeys(metric.name for metric in metrics_of(self.fullband) if not metric.pooled)
         names = dict(codec=self.codec, setting=self.setting, clip=self.clip.stem, domain=self.domain)
         row = names | empty | dict(error=None, audio=None, scored=[]) | facts
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,14 +125,24 @@ class Task:
         partial.write_text(json.dumps(row, indent=1))
         partial.replace(self.path)
 
-    def unscored(self, row: Row) -> tuple[list[Family], list[Embedding]]:
+    def unscored(self, row: Row) -> tuple[list[Family[Any]], list[Embedding]]:
         """What can be measured on it here and is not in the row yet."""
-        families = [
+        families: list[Family[Any]] = (
+            [*applicable(FULLBAND_FAMILIES, self.domain, row["seconds"])]
+            if self.fullband
+            else [*applicable(FAMILIES, self.domain, row["seconds"])]
+        )
+        spaces = [] if self.fullband else usable(self.yamnet, self.domain)
+        return [
             family
-            for family in applicable(self.domain, row["seconds"])
+            for family in families
             if family.name not in row["scored"] and not (family.compares and self.codec == ORIGINAL)
-        ]
-        return families, [e for e in usable(self.yamnet, self.domain) if e.name not in row["scored"]]
+        ], [space for space in spaces if space.name not in row["scored"]]
+
+
+def metrics_of(fullband: bool) -> tuple[Metric, ...]:
+    """All metrics of a benchmark."""
+    return FULLBAND_METRICS if fullband else METRICS
 
 
 def usable(yamnet: Path | None, domain: str) -> list[Embedding]:
@@ -125,15 +161,18 @@ def code(task: Task) -> None:
     """Encode and decode; the metrics are left to `rate`, whose packages would count as the codec's memory."""
     codec, facts = obtain(task.spec), dict[str, Any](key=task.key())
     try:
-        wave = load(task.clip)
-        seconds = len(wave) / SAMPLE_RATE
+        wave, sample_rate = task.load()
+        seconds = wave.shape[-1] / sample_rate
         with tempfile.TemporaryDirectory() as temporary:
             peak_memory(reset=True)
-            coded = codec.run(wave, task.setting, Path(temporary))
+            if task.fullband:
+                coded = run_fullband(codec, wave, sample_rate, task.setting, Path(temporary))
+            else:
+                coded = codec.run(wave, task.setting, Path(temporary))
             memory = coded.memory or peak_memory()
         sound = task.path.with_suffix(".flac")
         sound.parent.mkdir(parents=True, exist_ok=True)
-        sf.write(sound, coded.decoded.clip(-1, 1), SAMPLE_RATE, subtype="PCM_16")
+        sf.write(sound, coded.decoded.T.clip(-1, 1), sample_rate, subtype="PCM_16")
         if coded.size is None:  # a ceiling costs nothing that a codec would
             memory = None
         task.write(
@@ -155,11 +194,14 @@ def rate(task: Task) -> None:
     """Add to what `code` wrote the metrics that are not there yet, and the vectors for pooled metrics."""
     row = json.loads(task.path.read_text())
     try:
-        wave = load(task.clip)
-        decoded = sf.read(task.out / row["audio"], dtype="float32")[0]
+        wave, sample_rate = task.load()
+        decoded = sf.read(task.out / row["audio"], dtype="float32")[0].T
         families, spaces = task.unscored(row)
         names = [metric.name for family in families for metric in family.metrics]
-        found = score(wave, decoded, task.domain, names)
+        if task.fullband:
+            found = score_fullband(FullBandPair(wave, fit_channels(decoded, *wave.shape), sample_rate), names)
+        else:
+            found = score(wave, decoded, task.domain, names)
         for space in spaces:
             np.save(task.vectors(space), space.embed(fit_length(decoded, len(wave))).astype(np.float16))
         row |= {name: found[name] for name in names}

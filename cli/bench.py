@@ -45,7 +45,7 @@ def _say(line: str) -> None:
 )
 @click.option(
     "--command", "commands", multiple=True, type=(str, str, str), metavar="NAME ENCODE DECODE",
-    help="Any codec, as two shell commands with {in}, {bits}, {out} and {bitrate} in them; repeat for more.",
+    help="Any codec, as two shell commands with {in}, {bits}, {out}, {bitrate} and {rate} in them; repeat.",
 )  # fmt: skip
 @click.option("--bitrate", default="0.75,1.5,3,6", show_default=True, callback=_bitrates, help="kbit/s, with commas.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the results.")
@@ -64,6 +64,10 @@ def _say(line: str) -> None:
     help="YAMNet as TFLite (0.975 s of sound in), for the distance between sets of any sounds.",
 )  # fmt: skip
 @click.option(
+    "--fullband", is_flag=True,
+    help="Code and measure at the clips' own rate and in stereo; codecs that cannot get 16 kHz mono.",
+)  # fmt: skip
+@click.option(
     "--ratings", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="File that a blind session of the report exported, for its table of ratings; repeat for more.",
 )  # fmt: skip
@@ -78,6 +82,7 @@ def bench(
     jobs: int,
     listen: int,
     yamnet: Path | None,
+    fullband: bool,
     ratings: tuple[Path, ...],
 ) -> None:
     """Measure codecs on CLIPS (files or folders): bitrate against fidelity, naturalness, speed and memory.
@@ -110,6 +115,7 @@ def bench(
                 jobs=jobs,
                 listen=listen,
                 yamnet=yamnet,
+                fullband=fullband,
                 command="aldm " + shlex.join(sys.argv[1:]),
                 say=_say,
                 progress=lambda done, total: bar.update(1000 * done // total - bar.pos),

@@ -33,6 +33,9 @@ class Original:
     def run(self, wave: Wave, setting: str, folder: Path) -> Coded:
         return Coded(wave, None, 0.0, 0.0)
 
+    def run_fullband(self, wave: Wave, rate: int, setting: str, folder: Path) -> Coded:
+        return Coded(wave, None, 0.0, 0.0)
+
 
 def make_codec(spec: str) -> AudioCodec:
     """A codec from "NAME" or "NAME:ARGUMENT", a model or folder.

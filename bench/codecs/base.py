@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from ..metrics import Wave
+from ..metrics import SAMPLE_RATE, Wave
 
 
 class Missing(Exception):
@@ -25,6 +25,7 @@ class Coded:
     """One clip through one codec.
 
     Attributes:
+        decoded: [N] at 16 kHz, or [C, N] at the clip's rate from `run_fullband`.
         size: bytes on disk, headers included; None for a ceiling, which writes nothing.
         container_bytes: of these, what belongs to a general container (Ogg).
         memory: peak resident bytes of the program that coded, where that is a program of its own.
@@ -49,6 +50,24 @@ class AudioCodec(Protocol):
 
     def run(self, wave: Wave, setting: str, folder: Path) -> Coded:
         """Code 16 kHz mono samples; `folder` is empty and for temporary files. Raises CodecError."""
+
+
+@runtime_checkable
+class FullBandCodec(Protocol):
+    """A codec that also takes clips as they are."""
+
+    def run_fullband(self, wave: Wave, rate: int, setting: str, folder: Path) -> Coded:
+        """Code samples [C, N] at `rate` Hz; what is decoded has the same rate, in time with the original."""
+
+
+def run_fullband(codec: AudioCodec, wave: Wave, rate: int, setting: str, folder: Path) -> Coded:
+    """As `FullBandCodec` does; a codec that is none gets the mean of the channels at 16 kHz and returns one channel."""
+    import soxr
+
+    if isinstance(codec, FullBandCodec):
+        return codec.run_fullband(wave, rate, setting, folder)
+    coded = codec.run(soxr.resample(wave.mean(0), rate, SAMPLE_RATE), setting, folder)
+    return replace(coded, decoded=soxr.resample(coded.decoded, SAMPLE_RATE, rate)[None])
 
 
 def number(value: float) -> str:

@@ -10,16 +10,18 @@ import numpy as np
 
 from ..metrics import SAMPLE_RATE, Wave
 from .base import Coded, nearest
-from .commands import Commands, program, run_command, to_16k
+from .commands import program, resample, run_command
 
 
-class Codec2(Commands):
+class Codec2:
     """Codec 2 through its c2enc and c2dec: speech at 8 kHz, headerless packets."""
 
     MODES: ClassVar = {0.7: "700C", 1.2: "1200", 1.3: "1300", 1.6: "1600", 2.4: "2400", 3.2: "3200"}
 
+    name = "codec2"
+    identity = ""
+
     def __init__(self) -> None:
-        super().__init__("codec2", "{bitrate}", "")
         self.encoder, self.decoder = program("c2enc"), program("c2dec")
 
     def settings(self, bitrates: Sequence[float]) -> list[str]:
@@ -35,4 +37,5 @@ class Codec2(Commands):
         decode_seconds, decode_memory = run_command([self.decoder, mode, str(bits), str(out)])
         decoded = np.fromfile(out, "<i2").astype(np.float32) / np.float32(32768)
         memory = max(encode_memory, decode_memory)
-        return Coded(to_16k(decoded, 8000, len(wave)), bits.stat().st_size, encode_seconds, decode_seconds, 0, memory)
+        decoded = resample(decoded, 8000, SAMPLE_RATE, len(wave))
+        return Coded(decoded, bits.stat().st_size, encode_seconds, decode_seconds, 0, memory)

@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,8 @@ def run_command(command: Sequence[str] | str, timeout: float = TIMEOUT) -> tuple
     return took, usage.ru_maxrss * 1024
 
 
-def read_output(path: Path, count: int) -> Wave:
-    """Samples that a codec's program wrote, at 16 kHz and mono.
+def read_output(path: Path, rate: int, count: int) -> Wave:
+    """Samples [C, N] at `rate` that a codec's program wrote.
 
     Raises:
         CodecError: nothing there, or not audio.
@@ -59,23 +60,23 @@ def read_output(path: Path, count: int) -> Wave:
     if not path.exists() or not path.stat().st_size:
         raise CodecError("its decoder wrote nothing")
     try:
-        wave, rate = sf.read(path, dtype="float32", always_2d=True)
+        wave, own = sf.read(path, dtype="float32", always_2d=True)
     except sf.SoundFileError as error:
         raise CodecError(f"its decoder wrote no audio: {error}") from error
-    return to_16k(wave.mean(1), rate, count)
+    return resample(wave, own, rate, count).T
 
 
-def to_16k(wave: Wave, rate: int, count: int) -> Wave:
-    """Resampled from `rate`; `count` is how many samples are wanted, for the error message alone."""
+def resample(wave: Wave, rate: int, target: int, count: int) -> Wave:
+    """[N] or [N, C] from one rate to another; `count` is how many samples are wanted, for the error message alone."""
     import soxr
 
     if not len(wave) or not np.isfinite(wave).all():
         raise CodecError(f"its decoder gave {len(wave)} samples, not {count} that are numbers")
-    return wave if rate == SAMPLE_RATE else soxr.resample(wave, rate, SAMPLE_RATE)
+    return wave if rate == target else soxr.resample(wave, rate, target)
 
 
 class Commands:
-    """Any codec that is a pair of shell commands with {in}, {bits}, {out} and {bitrate} (kbit/s) in them."""
+    """Any codec that is a pair of shell commands with {in}, {bits}, {out}, {bitrate} (kbit/s) and {rate} (Hz)."""
 
     def __init__(self, name: str, encode: str, decode: str, version: str = ""):
         self.name, self.encode, self.decode = name, encode, decode
@@ -89,21 +90,25 @@ class Commands:
         return 0
 
     def run(self, wave: Wave, setting: str, folder: Path) -> Coded:
+        coded = self.run_fullband(wave[None], SAMPLE_RATE, setting, folder)
+        return replace(coded, decoded=coded.decoded.mean(0))
+
+    def run_fullband(self, wave: Wave, rate: int, setting: str, folder: Path) -> Coded:
         source, bits, out = (folder / name for name in ("in.wav", "bits", "out.wav"))
-        sf.write(source, wave, SAMPLE_RATE, subtype="PCM_16")
+        sf.write(source, wave.T, rate, subtype="PCM_16")
         names = {"{in}": source, "{bits}": bits, "{out}": out}
         commands = []
         for command in (self.encode, self.decode):
             for name, path in names.items():
                 command = command.replace(name, shlex.quote(str(path)))
-            commands.append(command.replace("{bitrate}", setting))
+            commands.append(command.replace("{bitrate}", setting).replace("{rate}", str(rate)))
         encode_seconds, encode_memory = run_command(commands[0])
         if not bits.exists():
             raise CodecError("its encoder wrote nothing")
         data = bits.read_bytes()
         decode_seconds, decode_memory = run_command(commands[1])
         return Coded(
-            read_output(out, len(wave)),
+            read_output(out, rate, wave.shape[1]),
             len(data),
             encode_seconds,
             decode_seconds,

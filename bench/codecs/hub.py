@@ -14,7 +14,7 @@ import numpy as np
 
 from ..metrics import SAMPLE_RATE, Wave
 from .base import Coded, Missing, nearest
-from .commands import to_16k
+from .commands import resample
 
 
 @dataclass(frozen=True)
@@ -94,5 +94,5 @@ class TransformersCodec:
                 decoded = self.model.decode(audio_codes=codes)[0]
             ended = time.perf_counter()
         size = math.ceil(codes.numel() * math.log2(config.codebook_size) / 8)
-        decoded = to_16k(decoded.reshape(-1).numpy(), rate, len(wave))
+        decoded = resample(decoded.reshape(-1).numpy(), rate, SAMPLE_RATE, len(wave))
         return Coded(decoded, size, done - started, ended - done)

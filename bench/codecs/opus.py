@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Sequence
 
-from ..metrics import SAMPLE_RATE
 from .base import number
 from .commands import Commands, program
 
@@ -21,7 +20,7 @@ class Opus(Commands):
         super().__init__(
             "opus",
             f"{program('opusenc')} --bitrate {{bitrate}} {options} {{in}} {{bits}}",
-            f"{program('opusdec')} --quiet --rate {SAMPLE_RATE} {{bits}} {{out}}",
+            f"{program('opusdec')} --quiet --rate {{rate}} {{bits}} {{out}}",
             version,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from ..metrics import SAMPLE_RATE, Wave
 from .base import CodecError, Coded, Missing, number
 
 
-class Aldm:
-    """This codec, in the same process; the argument names another model than the embedded default."""
+class OurCodec:
+    """A model of this codec; the argument names another than the embedded default."""
 
     def __init__(self, argument: str = "", vocoder: str | None = None):
         from ...codec import Codec
@@ -34,15 +35,23 @@ class Aldm:
     def settings(self, bitrates: Sequence[float]) -> list[str]:
         return [number(b) for b in bitrates]
 
+
+class Aldm(OurCodec):
+    """This codec as it is."""
+
     def run(self, wave: Wave, setting: str, folder: Path) -> Coded:
+        coded = self.run_fullband(wave[None], SAMPLE_RATE, setting, folder)
+        return replace(coded, decoded=coded.decoded[0])
+
+    def run_fullband(self, wave: Wave, rate: int, setting: str, folder: Path) -> Coded:
         started = time.perf_counter()
-        data = self.codec.encode(wave, SAMPLE_RATE, bitrate=float(setting))
+        data = self.codec.encode(wave, rate, bitrate=float(setting))
         encoded = time.perf_counter()
-        decoded = self.codec.decode(data)[0]
+        decoded = self.codec.decode(data, original_rate=True)
         return Coded(decoded, len(data), encoded - started, time.perf_counter() - encoded)
 
 
-class AldmDiffusion(Aldm):
+class AldmDiffusion(OurCodec):
     """This codec's embedded model with its denoiser: aldm-refine, aldm-both or aldm-ddcm; the argument is its steps."""
 
     def __init__(self, name: str, argument: str = ""):
@@ -71,7 +80,7 @@ class AldmDiffusion(Aldm):
         return Coded(decoded, len(data), encoded - started, time.perf_counter() - encoded)
 
 
-class AldmTokens(Aldm):
+class AldmTokens(OurCodec):
     """The tokens of this codec's vector codebook, packed to bits, and 2 bytes that say how loud the clip is."""
 
     def __init__(self, name: str, argument: str = ""):
@@ -94,7 +103,7 @@ class AldmTokens(Aldm):
         return Coded(decoded, size, encoded - started, time.perf_counter() - encoded)
 
 
-class ExactMel(Aldm):
+class ExactMel(OurCodec):
     """Ceiling of the vocoder: the exact log-mel, through the network if the model has one, and Griffin-Lim."""
 
     def __init__(self, argument: str = "", vocoder: str | None = None):
