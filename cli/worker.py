@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .fast_import import import_torch
 from .files import output_file
 from .messages import one_line
 
@@ -26,6 +27,7 @@ _codec: Any = None  # of this process
 def start(model: str | None, wanted: str, threads: int, device: str | None) -> None:
     """Make this process's codec of a model with that fingerprint."""
     global _codec
+    import_torch()
     import torch
 
     from ..codec.codec import Codec

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 Task = TypeVar("Task")
+
+
+def _begin(start: Callable[..., None] | None, *given: Any) -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:  # else a process whose parent was killed would go on with what is in its queue
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+    if start is not None:
+        start(*given)
 
 
 def in_processes(
@@ -20,7 +35,8 @@ def in_processes(
 ) -> Generator[tuple[Task, Any]]:
     """Call the function in `jobs` processes: pairs of task and result as they come, or BrokenProcessPool if it died.
 
-    Closing the iterator, or Ctrl-C, lets what runs end, and what waits does not begin.
+    Closing the iterator, or Ctrl-C, lets what runs end, and what waits does not begin. The processes end with this one,
+    however it ends.
 
     Args:
         start: called with `given` in every process first.
@@ -29,7 +45,7 @@ def in_processes(
     left = list(tasks)
     while left:
         died: list[Task] = []
-        with ProcessPoolExecutor(min(jobs, len(left)), context, start, given) as pool:
+        with ProcessPoolExecutor(min(jobs, len(left)), context, _begin, (start, *given)) as pool:
             futures = {pool.submit(function, task): task for task in left}
             try:
                 for future in as_completed(list(futures)):

@@ -524,7 +524,7 @@ def test_command(checkpoint: Path, tmp_path: Path) -> None:
     (broken / "config.json").write_text("{")
     for wrong, message in (
         (("decode", out, wav, "--force"), "needs model"),
-        (("decode", out, wav, "--force"), "'audioldm2:tiny': name its folder by --model"),
+        (("decode", out, wav, "--force"), "'audioldm2:tiny': name it by --model"),
         (("encode", wav, out, "--force", "--model", broken.parent), "config.json is no JSON"),
         (("encode", wav, out, "--force", "--model", checkpoint, "--device", "abacus"), "no device abacus"),
         (("encode", wav, out, "--force", "--dtype", "float16"), "only for AudioLDM 2"),
