@@ -22,7 +22,7 @@ import numpy as np
 import soundfile as sf
 
 from ..codec.audio.reader import read_audio
-from ..codec.audio.suffixes import READABLE
+from ..codec.audio.suffixes import READABLE, readable
 from ..codec.errors import AudioError
 from ..codec.processes import in_processes
 from .codecs import CEILINGS, DIFFUSIONS, AudioCodec, CodecError, Commands, Missing, make_codec
@@ -42,6 +42,7 @@ from .metrics import (
 from .statistics import Row, add_distances, savings, summarize
 
 DOMAINS = {"speech": "speech", "music": "music", "env": "environment", "environment": "environment"}
+MAX_NAME = 200  # characters of a folder
 SHORTEST = 0.5  # seconds; the metrics need some
 ORIGINAL = "original"
 OURS = ("aldm", *DIFFUSIONS, "aldm-vq", *CEILINGS)
@@ -73,6 +74,14 @@ def find_clips(sources: Sequence[Path]) -> list[Path]:
     return clips
 
 
+def folder_name(clip: Path) -> str:
+    """Name of a folder for a clip: its own, without what a file system or a link might not take."""
+    name = quote(os.fsencode(clip.stem), "")
+    if name.startswith("."):
+        name = f"%2E{name[1:]}"
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 9]}-{zlib.crc32(name.encode()):08x}"
+
+
 def domain_of(clip: Path, default: str) -> str:
     """Kind of sound, from the name up to the first "_" or "-" if that is one that we know."""
     return DOMAINS.get(clip.stem.replace("-", "_").split("_")[0].lower(), default)
@@ -84,6 +93,8 @@ def load(clip: Path) -> Wave:
     Raises:
         BenchError: no audio, too short or silent.
     """
+    if not clip.is_file():
+        raise BenchError("no file")
     try:
         mono = read_audio(clip, SAMPLE_RATE).mean(0)
     except (OSError, AudioError) as error:
@@ -139,15 +150,20 @@ class Task:
     @property
     def path(self) -> Path:
         """The file of the facts."""
-        return self.out / "audio" / quote(self.clip.stem, "") / f"{quote(self.codec, '')}@{self.setting}.json"
+        return self.out / "audio" / folder_name(self.clip) / f"{quote(self.codec, '')}@{self.setting}.json"
 
     def vectors(self, embedding: Embedding) -> Path:
         """The file of the clip's vectors in an embedding."""
         return self.path.with_suffix(f".{embedding.name}.npy")
 
     def key(self) -> str:
-        """Changes when the clip or the codec does."""
-        return f"{zlib.crc32(self.clip.read_bytes()):08x} {obtain(self.spec).identity}"
+        """Changes when the clip or the codec does; empty if the clip cannot be read."""
+        try:
+            if not self.clip.is_file():  # a pipe would be waited for
+                return ""
+            return f"{zlib.crc32(self.clip.read_bytes()):08x} {obtain(self.spec).identity}"
+        except OSError:
+            return ""
 
     def read(self) -> Row | None:
         """The stored facts, or None if there are none or the clip or codec has changed since."""
@@ -161,7 +177,7 @@ class Task:
         """Replace the stored facts atomically; what is not given is None."""
         empty = dict.fromkeys(("seconds", "bytes", "container_bytes", "kbps", "encode_rtf", "decode_rtf", "memory_mb"))
         empty |= dict.fromkeys(metric.name for metric in METRICS if not metric.pooled)
-        names = dict(codec=self.codec, setting=self.setting, clip=self.clip.stem, domain=self.domain)
+        names = dict(codec=self.codec, setting=self.setting, clip=readable(self.clip.stem), domain=self.domain)
         row = names | empty | dict(error=None, audio=None, scored=[]) | facts
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_name(self.path.name + ".new")
@@ -192,8 +208,9 @@ def one_line(error: Exception) -> str:
 
 def code(task: Task) -> None:
     """Encode and decode; the metrics are left to `rate`, whose packages would count as the codec's memory."""
-    codec, facts = obtain(task.spec), dict[str, Any](key=task.key())
+    facts = dict[str, Any](key=task.key())
     try:
+        codec = obtain(task.spec)
         wave = load(task.clip)
         seconds = len(wave) / SAMPLE_RATE
         with tempfile.TemporaryDirectory() as temporary:
@@ -384,7 +401,9 @@ def bench(
         add_distances(summary, embedding.name, vectors)
     for row in found:
         del row["key"], row["scored"]
-    heard = {clip.stem for d in set(domains.values()) for clip in [c for c in clips if domains[c] == d][:listen]}
+    heard = {
+        readable(clip.stem) for d in set(domains.values()) for clip in [c for c in clips if domains[c] == d][:listen]
+    }
     originals = {row["clip"]: row["audio"] for row in found if row["codec"] == ORIGINAL and row["clip"] in heard}
     for row in found:
         if row["audio"] and row["clip"] not in heard:

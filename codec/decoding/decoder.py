@@ -23,6 +23,7 @@ from .packets import PacketDecoder
 
 Channel = tuple[int, float] | None  # which of those that are coded, and what it is multiplied by; None: silent
 BLOCK_VALUES = 1 << 21  # of a block [C, n]: 8 MB
+FOREVER = 1 << 62  # samples
 MAX_DURATION = 360000.0  # seconds: 100 h
 EDGE = 48  # frames that a decoder which starts in the middle hears before it, so that its first sample is settled
 
@@ -117,10 +118,11 @@ class Decoder:
 
     def _part(self, rate: int, start: float, duration: float | None) -> tuple[int, float]:
         """First sample of a part and the one behind its last."""
-        if not all(map(math.isfinite, (start, duration or 0))) or start < 0 or round(start * rate) >= self._whole(rate):
+        finite = math.isfinite(start * rate) and math.isfinite(duration or 0)
+        if not finite or start < 0 or round(start * rate) >= self._whole(rate):
             raise ValueError(f"nothing to decode from {start:g} s on: the file has {self._whole(rate) / rate:.2f} s")
         begin = round(start * rate)
-        return begin, math.inf if duration is None else begin + max(1, round(duration * rate))
+        return begin, math.inf if duration is None else begin + max(1, round(min(duration * rate, FOREVER)))
 
     def _synthesize(self, first: int, last: float, piece: int) -> Iterator[np.ndarray]:
         """Waveform blocks [C, n], n at most `piece`, of frames first .. last - 1, as far as there are packets."""

@@ -11,6 +11,7 @@ from ...format import container
 from ...format.container import Header
 from ..audio.framing import Window
 from ..audio.reader import Resampler, check_samples
+from ..audio.samples import check_layout
 from ..context import in_own_context
 from ..errors import AudioError
 from .analysis import AnalyzedPacket, Analyzer
@@ -44,6 +45,7 @@ class LiveEncoder:
         bitrate: float | None,
         preamble: bytes = b"",
     ):
+        check_layout(channels, sample_rate)
         self.sample_rate, self.channels, self.samples, self.bytes = sample_rate, channels, 0, 0
         model = analyzer.model
         self._analyzer, self._encoder, self._framer = analyzer, Encoder(model), analyzer.framer()
