@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..codec.audio.suffixes import readable
 from .codecs import CEILINGS, DIFFUSIONS, Commands, Missing
 from .metrics import FAMILIES, FULLBAND_FAMILIES, Family, absent, embeddings
 from .sources import BenchError, domain_of, find_clips
@@ -175,7 +176,9 @@ def bench(
         add_distances(summary, embedding.name, vectors)
     for row in found:
         del row["key"], row["scored"]
-    heard = {clip.stem for d in set(domains.values()) for clip in [c for c in clips if domains[c] == d][:listen]}
+    heard = {
+        readable(clip.stem) for d in set(domains.values()) for clip in [c for c in clips if domains[c] == d][:listen]
+    }
     originals = {row["clip"]: row["audio"] for row in found if row["codec"] == ORIGINAL and row["clip"] in heard}
     for row in found:
         if row["audio"] and row["clip"] not in heard:

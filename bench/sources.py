@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 
-from ..codec.audio.reader import AudioReader, read_audio
+from ..codec.audio.reader import AudioReader
 from ..codec.audio.suffixes import READABLE
 from ..codec.errors import AudioError
 from .metrics import SAMPLE_RATE, Wave
 
 DOMAINS = {"speech": "speech", "music": "music", "env": "environment", "environment": "environment"}
+MAX_NAME = 200  # characters of a folder
 SHORTEST = 0.5  # seconds; the metrics need some
 MAX_RATE = 48000  # Hz of full-band clips, as ViSQOL has it
 
@@ -39,6 +44,14 @@ def find_clips(sources: Sequence[Path]) -> list[Path]:
     return clips
 
 
+def folder_name(clip: Path) -> str:
+    """Name of a folder for a clip: its own, without what a file system or a link might not take."""
+    name = quote(os.fsencode(clip.stem), "")
+    if name.startswith("."):
+        name = f"%2E{name[1:]}"
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 9]}-{zlib.crc32(name.encode()):08x}"
+
+
 def domain_of(clip: Path, default: str) -> str:
     """Kind of sound, from the name up to the first "_" or "-" if that is one that we know."""
     return DOMAINS.get(clip.stem.replace("-", "_").split("_")[0].lower(), default)
@@ -50,11 +63,8 @@ def load(clip: Path) -> Wave:
     Raises:
         BenchError: no audio, too short or silent.
     """
-    try:
-        mono = read_audio(clip, SAMPLE_RATE).mean(0)
-    except (OSError, AudioError) as error:
-        raise BenchError(f"not readable audio: {error}") from error
-    return checked(mono, SAMPLE_RATE)
+    with opened(clip) as reader:
+        return checked(np.concatenate(list(reader.blocks(SAMPLE_RATE)), 1).mean(0), SAMPLE_RATE)
 
 
 def load_fullband(clip: Path) -> tuple[Wave, int]:
@@ -63,12 +73,20 @@ def load_fullband(clip: Path) -> tuple[Wave, int]:
     Raises:
         BenchError: no audio, too short, silent, or with more channels.
     """
-    try:
-        reader = AudioReader(clip)
+    with opened(clip) as reader:
         rate = min(reader.sample_rate, MAX_RATE)
         if reader.channels > 2:
             raise BenchError(f"{reader.channels} channels; full-band clips have one or two")
         return checked(np.concatenate(list(reader.blocks(rate)), 1), rate), rate
+
+
+@contextlib.contextmanager
+def opened(clip: Path) -> Iterator[AudioReader]:
+    """A clip's reader. Raises BenchError where it is no file, or not read to its end."""
+    if not clip.is_file():
+        raise BenchError("no file")  # a pipe would be waited for
+    try:
+        yield AudioReader(clip)
     except (OSError, AudioError) as error:
         raise BenchError(f"not readable audio: {error}") from error
 

@@ -116,6 +116,6 @@ def read_ratings(files: Iterable[Path]) -> list[Row]:
                     raise ValueError(f"a score of {score:g}")
                 names = {key: str(rating[key]) for key in ("clip", "codec", "setting")}
                 out.append(dict(rater=str(content["rater"]), **names, score=score))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"{file} is not an export of a blind session: {error}") from error
     return out

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import numpy as np
 import soundfile as sf
 
+from ..codec.audio.suffixes import readable
 from ..codec.processes import in_processes
 from .codecs import AudioCodec, CodecError, Commands, make_codec
 from .codecs.base import run_fullband
@@ -37,7 +38,7 @@ from .metrics import (
     score,
     score_fullband,
 )
-from .sources import BenchError, load, load_fullband
+from .sources import BenchError, folder_name, load, load_fullband
 from .statistics import Row
 
 ORIGINAL = "original"
@@ -91,7 +92,7 @@ class Task:
     @property
     def path(self) -> Path:
         """The file of the facts."""
-        return self.out / "audio" / quote(self.clip.stem, "") / f"{quote(self.codec, '')}@{self.setting}.json"
+        return self.out / "audio" / folder_name(self.clip) / f"{quote(self.codec, '')}@{self.setting}.json"
 
     def vectors(self, embedding: Embedding) -> Path:
         """The file of the clip's vectors in an embedding."""
@@ -102,9 +103,14 @@ class Task:
         return load_fullband(self.clip) if self.fullband else (load(self.clip), SAMPLE_RATE)
 
     def key(self) -> str:
-        """Changes when the clip, the codec or what it is given does."""
+        """Changes when the clip, the codec or what it is given does; empty if the clip cannot be read."""
         given = " full band" if self.fullband else ""
-        return f"{zlib.crc32(self.clip.read_bytes()):08x} {obtain(self.spec).identity}{given}"
+        try:
+            if not self.clip.is_file():  # a pipe would be waited for
+                return ""
+            return f"{zlib.crc32(self.clip.read_bytes()):08x} {obtain(self.spec).identity}{given}"
+        except OSError:
+            return ""
 
     def read(self) -> Row | None:
         """The stored facts, or None if there are none or the clip or codec has changed since."""
@@ -118,7 +124,7 @@ class Task:
         """Replace the stored facts atomically; what is not given is None."""
         empty = dict.fromkeys(("seconds", "bytes", "container_bytes", "kbps", "encode_rtf", "decode_rtf", "memory_mb"))
         empty |= dict.fromkeys(metric.name for metric in metrics_of(self.fullband) if not metric.pooled)
-        names = dict(codec=self.codec, setting=self.setting, clip=self.clip.stem, domain=self.domain)
+        names = dict(codec=self.codec, setting=self.setting, clip=readable(self.clip.stem), domain=self.domain)
         row = names | empty | dict(error=None, audio=None, scored=[]) | facts
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_name(self.path.name + ".new")
@@ -159,8 +165,9 @@ def one_line(error: Exception) -> str:
 
 def code(task: Task) -> None:
     """Encode and decode; the metrics are left to `rate`, whose packages would count as the codec's memory."""
-    codec, facts = obtain(task.spec), dict[str, Any](key=task.key())
+    facts = dict[str, Any](key=task.key())
     try:
+        codec = obtain(task.spec)
         wave, sample_rate = task.load()
         seconds = wave.shape[-1] / sample_rate
         with tempfile.TemporaryDirectory() as temporary:

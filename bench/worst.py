@@ -1,8 +1,8 @@
 """The cost of the worst files: `python -m aldm.bench.worst` makes them, and decodes each with the command.
 
 Section 10 of spec/aldm-format.md states bounds; this makes the figures again. Each file is the worst in one way: bytes
-that are no sound, sound in few bytes, and enhancement layers with as many steps and atoms as fit. CPU time, and peak
-memory, beyond those of the smallest file there is; on one thread.
+that are no sound, sound in few bytes, much silence in many channels at any rate, and enhancement layers with as many
+steps and atoms as fit. CPU time, and peak memory, beyond those of the smallest file there is; on one thread.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ..codec.model_folder import DENOISER_FILES, TABLES, find_model, fingerprint
 from ..format.container import (
     COMMENT,
     END,
+    GAIN_COPY,
     GAIN_SILENT,
     HOPS_PER_SECOND,
     LAYER,
@@ -43,6 +44,7 @@ from ..format.layer import MAX_ATOMS, MAX_BITS, MAX_STEPS, Layer
 
 COMMAND = [sys.executable, "-m", "aldm.cli", "decode"]
 LOUD = -2000  # gain
+OUTPUT = 1 << 25  # samples of a file that becomes much sound
 
 
 class File(NamedTuple):
@@ -135,6 +137,19 @@ class FileMaker:
             head = self.header(hops, None, channels).pack()
             yield File(f"{channels} channels of {hops / 100:g} s", head + packet, channels * hops / HOPS_PER_SECOND)
 
+    def of_output(self) -> Iterator[File]:
+        """Files of a few hundred bytes that become much sound: silence, and copies of one channel, at any rate."""
+        for rate, channels in itertools.product((16_000, 96_000, 768_000), (1, 16, 255)):
+            patches = self.times(OUTPUT) * HOPS_PER_SECOND // (rate * channels * self.patch)
+            hops = min(MAX_PACKET_HOPS, max(1, patches) * self.patch)
+            head = replace(self.header(hops, None, channels), sample_rate=rate).pack()
+            coded = self.wild(hops)
+            for kind, first, payload in (("silent", GAIN_SILENT, b""), ("equal", LOUD, coded.payload)):
+                gains = (first, *[GAIN_SILENT if kind == "silent" else GAIN_COPY] * (channels - 1))
+                packet = pack_record(PACKET, Packet(hops, gains, payload).pack())
+                name = f"{channels} {kind} channels at {rate / 1000:g} kHz, {hops / 100:g} s"
+                yield File(name, head + packet, hops / HOPS_PER_SECOND, ("--original-rate",))
+
     def of_layers(self) -> Iterator[File]:
         """Files whose packets have layers and nothing else."""
         for hops, count, span, bits, atoms in (
@@ -179,7 +194,7 @@ def main(model: str | None, only: str, scale: float) -> None:
         started, least = decode(maker.smallest(), Path(folder))
         print(f"The smallest file takes {started:.2f} s and {least:.0f} MB. Beyond these:\n")
         print("| file | bytes | seconds of sound | CPU seconds | per MB | per second | MB |\n" + "|---" * 7 + "|")
-        for file in itertools.chain(maker.of_bytes(), maker.of_sound(), maker.of_layers()):
+        for file in itertools.chain(maker.of_bytes(), maker.of_sound(), maker.of_output(), maker.of_layers()):
             if only not in file.name:
                 continue
             seconds, memory = decode(file, Path(folder))

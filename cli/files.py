@@ -21,16 +21,24 @@ TEMPORARY = ".aldm-tmp-"  # begin of the names of files that are not complete
 STALE_SECONDS = 60  # a younger one may be about to be locked
 
 
+def standard(name: str) -> BinaryIO:
+    """Bytes of "stdin" or "stdout". Raises click.ClickException if the shell closed it."""
+    stream = getattr(sys, name)
+    if stream is None:
+        raise click.ClickException(f"standard {'input' if name == 'stdin' else 'output'} is closed")
+    return stream.buffer
+
+
 def read_input(name: str) -> bytes:
     """Content of a file, or of standard input for `-`."""
-    return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    return standard("stdin").read() if name == "-" else Path(name).read_bytes()
 
 
 @contextlib.contextmanager
 def open_input(name: str) -> Iterator[BinaryIO]:
     """A file, pipe or device, or standard input for `-`, opened once: what is read of a pipe is gone."""
     if name == "-":
-        yield sys.stdin.buffer
+        yield standard("stdin")
     else:
         with open(name, "rb") as file:
             yield file
@@ -61,8 +69,9 @@ def output_file(
         click.ClickException: the file exists and `force` is not given.
     """
     if name == "-" and live:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        stream = standard("stdout")
+        yield stream
+        stream.flush()
         return
     if source is not None:
         refuse_same_file(source, name)
@@ -70,11 +79,12 @@ def output_file(
     if name == "-" or name.startswith(("/dev/", "/proc/")) or (path.exists() and not path.is_file()):
         if path.is_dir():
             raise click.ClickException(f"{name} is a folder")
+        whole = standard("stdout") if name == "-" else None
         buffer = io.BytesIO()
         yield buffer
-        if name == "-":
-            sys.stdout.buffer.write(buffer.getbuffer())
-            sys.stdout.buffer.flush()
+        if whole:
+            whole.write(buffer.getbuffer())
+            whole.flush()
         else:
             Path(name).write_bytes(buffer.getbuffer())
         return

@@ -73,9 +73,9 @@ def find_inputs(inputs: tuple[str, ...], manifest: Path | None) -> tuple[dict[st
 def _search(inputs: tuple[str, ...], manifest: Path | None) -> Iterator[Input | LeftOut]:
     for name in inputs:
         path = Path(name)
-        if path.is_dir():
+        if os.path.isdir(path):  # not Path.is_dir, which raises for a name that is too long
             yield from _files_below(path)
-        elif glob.has_magic(name) and not path.exists():
+        elif glob.has_magic(name) and not os.path.exists(path):
             fixed = [part for part in path.parts[: next(i for i, p in enumerate(path.parts) if glob.has_magic(p))]]
             matches = sorted(p for p in map(Path, glob.iglob(name, recursive=True)) if not p.is_dir())
             yield from (_input(p, p.relative_to(Path(*fixed))) for p in matches)
@@ -89,13 +89,13 @@ def _search(inputs: tuple[str, ...], manifest: Path | None) -> Iterator[Input | 
 
 
 def _input(source: Path, place: Path) -> Input:
-    if source.is_file():
+    if os.path.isfile(source):
         return Input(source, place)
-    if source.is_dir():
+    if os.path.isdir(source):
         return Input(source, place, "A folder; name it as an INPUT")
-    if source.exists():
+    if os.path.exists(source):
         return Input(source, place, "Neither a file nor a folder")
-    return Input(source, place, "Broken link" if source.is_symlink() else "No such file")
+    return Input(source, place, "Broken link" if os.path.islink(source) else "No such file")
 
 
 def _files_below(root: Path) -> Iterator[Input | LeftOut]:

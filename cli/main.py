@@ -59,7 +59,10 @@ def main() -> None:
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the input was damaged or cut; its intact parts were taken.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files are removed
+    for name in ("SIGTERM", "SIGHUP"):  # so that temporary files are removed
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores it
+            signal.signal(number, lambda received, _: sys.exit(128 + received))
 
 
 for command in (encode, decode, play, convert, info, batch, bench, analyze, generate, fit, fit_checkpoint):

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from ..codec.audio.suffixes import readable
 from ..codec.errors import AudioError, ModelError
 from ..format.errors import FormatError
 
@@ -90,8 +91,7 @@ def printable(name: str) -> str:
     """A file's name for people: bytes that are not UTF-8 and control characters as escapes; `-` is standard input."""
     if name == "-":
         return "standard input"
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
+    return readable(name)
 
 
 def progress_bar(label: str, seconds: float) -> tuple[Any, Callable[[float], None]]:

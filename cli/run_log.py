@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,7 +79,7 @@ def rows_to_do(rows: list[Row], log: dict[str, Row], out: Path, force: bool) -> 
         if before is None or before["error"] or any(row[k] != before.get(k) for k in row if k not in NOT_COMPARED):
             return False
         target = out / row["target"]
-        return target.is_file() and target.stat().st_size == before["bytes"]
+        return os.path.isfile(target) and target.stat().st_size == before["bytes"]
 
     good = [row for row in rows if not row["error"]]
     left = {row["target"] for row in good if not is_done(row)}
@@ -88,7 +89,7 @@ def rows_to_do(rows: list[Row], log: dict[str, Row], out: Path, force: bool) -> 
         target = out / row["target"]
         if row["target"] not in left:
             row |= log[row["name"]] | dict(source=row["source"], skipped=True)
-        elif target.exists() and row["target"] not in known and not force:
+        elif os.path.exists(target) and row["target"] not in known and not force:
             row["error"] = f"{target} exists; --force replaces it"
         else:
             todo.append(row)

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 Task = TypeVar("Task")
+
+
+def _begin(initializer: Callable[..., None] | None, *initargs: Any) -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:  # else a process whose parent was killed would go on with what is in its queue
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+    if initializer is not None:
+        initializer(*initargs)
 
 
 def in_processes(
@@ -20,7 +35,8 @@ def in_processes(
 ) -> Generator[tuple[Task, Any]]:
     """Call the function in `jobs` processes; yield pairs of task and result, which is BrokenProcessPool if it died.
 
-    Closing the iterator, or Ctrl-C, lets running tasks end and cancels waiting ones.
+    Closing the iterator, or Ctrl-C, lets running tasks end and cancels waiting ones. The processes end
+    with this one, however it ends.
 
     Args:
         initializer: called with `initargs` in every process first.
@@ -29,7 +45,7 @@ def in_processes(
     left = list(tasks)
     while left:
         died: list[Task] = []
-        with ProcessPoolExecutor(min(jobs, len(left)), context, initializer, initargs) as pool:
+        with ProcessPoolExecutor(min(jobs, len(left)), context, _begin, (initializer, *initargs)) as pool:
             futures = {pool.submit(function, task): task for task in left}
             try:
                 for future in as_completed(list(futures)):

@@ -9,8 +9,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ...format.container import MAX_RATE
 from ..errors import AudioError
+from .samples import check_layout
 
 SAMPLE_BYTES = {"u8": 1, "s16": 2, "s24": 3, "s32": 4, "f32": 4, "f64": 8, "mulaw": 1, "alaw": 1}
 
@@ -32,8 +32,7 @@ class Format:
     def __post_init__(self) -> None:
         if self.sample not in SAMPLE_BYTES:
             raise AudioError(f"no sample format {self.sample}; there are {', '.join(SAMPLE_BYTES)}")
-        if not 1 <= self.channels <= 255 or not 1 <= self.sample_rate <= MAX_RATE:
-            raise AudioError(f"{self.channels} channels at {self.sample_rate} Hz: at most 255, and {MAX_RATE} Hz")
+        check_layout(self.channels, self.sample_rate)
 
     @classmethod
     def parse(cls, text: str) -> Format:

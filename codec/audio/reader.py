@@ -12,11 +12,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ...format.container import MAX_RATE
 from ..errors import AudioError
 from .ffmpeg import FFmpegFile, UnknownFormat
 from .resampling import resample
-from .samples import as_samples, check_samples
+from .samples import as_samples, check_layout, check_samples
 from .sndfile import BLOCK_SECONDS, SndFile, read_tags
 from .suffixes import SIGNATURE_BYTES, guess_format
 from .wav import WavSamples, read_wav_header
@@ -71,7 +70,7 @@ class AudioReader:
             name = str(getattr(source, "name", "<>"))
             self._open(source if source.seekable() else spool(source), "IN" if name.startswith("<") else name)
         elif isinstance(source, (list, tuple)) or hasattr(source, "__array__"):
-            if isinstance(sample_rate, bool) or not sample_rate or sample_rate < 1:
+            if isinstance(sample_rate, bool) or not sample_rate:
                 raise AudioError("samples need a sample rate in Hz")
             self._wave = as_samples(source)
             self._blocks = self._wave_blocks
@@ -80,10 +79,7 @@ class AudioReader:
             raise AudioError(f"audio is a path, a file, bytes or samples, not {type(source).__name__}")
         if not self.samples:
             raise AudioError("empty: no samples")
-        if self.channels > 255 or self.sample_rate > MAX_RATE:
-            raise AudioError(
-                f"{self.channels} channels at {self.sample_rate} Hz: at most 255 channels and {MAX_RATE} Hz"
-            )
+        check_layout(self.channels, self.sample_rate)
 
     def blocks(self, sample_rate: int) -> Iterator[np.ndarray]:
         """The samples at `sample_rate`, as float32 blocks [C, n]."""

@@ -6,12 +6,22 @@ from typing import Any
 
 import numpy as np
 
+from ...format.container import MAX_RATE
 from ..errors import AudioError
 
+MIN_RATE = 1000  # Hz; at a lower one, a file of a few kB is hours of sound
 INTEGER_SCALE = {"int16": 1 << 15, "int32": 1 << 31}
 MAX_SAMPLE = 1e4
 # More than MANY_CHANNELS, each of fewer than MIN_SAMPLES times their number: the axes are swapped.
 MANY_CHANNELS, MIN_SAMPLES = 8, 10
+
+
+def check_layout(channels: int, sample_rate: int) -> None:
+    """Raises AudioError for more channels, or another sampling rate, than can be encoded."""
+    if not 1 <= channels <= 255:
+        raise AudioError(f"{channels} channels: 1 to 255 can be encoded")
+    if not MIN_RATE <= sample_rate <= MAX_RATE:
+        raise AudioError(f"a sampling rate of {sample_rate:g} Hz: {MIN_RATE} to {MAX_RATE} Hz can be encoded")
 
 
 def check_samples(block: np.ndarray) -> None:

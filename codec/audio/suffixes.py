@@ -52,3 +52,9 @@ def guess_format(start: bytes) -> str | None:
     if start[8:12] in NOT_AUDIO:
         return "AVI" if start[8:12] == b"AVI " else None
     return next((name for at, magic, name in SIGNATURES if start[at : at + len(magic)] == magic), None)
+
+
+def readable(name: str) -> str:
+    """A file's name for people: bytes that are not UTF-8 and control characters as escapes."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return text if text.isprintable() else text.encode("unicode_escape").decode()

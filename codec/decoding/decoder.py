@@ -23,6 +23,7 @@ from .packets import DecodeOptions, PacketDecoder
 
 Channel = tuple[int, float] | None  # number among the coded channels, and gain; None: silent
 BLOCK_VALUES = 1 << 21  # of a block [C, n]: 8 MB
+FOREVER = 1 << 62  # samples
 EDGE = 48  # frames decoded before a start in the middle, so that its first sample is settled
 
 
@@ -102,11 +103,11 @@ class Decoder:
 
     def _sample_range(self, rate: int, start: float, duration: float | None) -> tuple[int, float]:
         """First sample of a part and the one behind its last."""
-        total = self._total_samples(rate)
-        if not all(map(math.isfinite, (start, duration or 0))) or start < 0 or round(start * rate) >= total:
+        total, finite = self._total_samples(rate), math.isfinite(start * rate) and math.isfinite(duration or 0)
+        if not finite or start < 0 or round(start * rate) >= total:
             raise ValueError(f"nothing to decode from {start:g} s on: the file has {total / rate:.2f} s")
         begin = round(start * rate)
-        return begin, math.inf if duration is None else begin + max(1, round(duration * rate))
+        return begin, math.inf if duration is None else begin + max(1, round(min(duration * rate, FOREVER)))
 
     def _synthesize(self, first: int, last: float, piece: int) -> Iterator[np.ndarray]:
         """Waveform blocks [C, n], n at most `piece`, of frames first .. last - 1, as far as there are packets."""

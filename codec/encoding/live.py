@@ -11,7 +11,7 @@ from ...format import container
 from ...format.container import Header
 from ..audio.framing import Window
 from ..audio.resampling import Resampler
-from ..audio.samples import check_samples
+from ..audio.samples import check_layout, check_samples
 from ..errors import AudioError
 from ..torch_defaults import with_torch_defaults
 from .analysis import AnalyzedPacket, Analyzer
@@ -45,6 +45,7 @@ class LiveEncoder:
         settings: EncodeSettings,
         preamble: bytes = b"",
     ):
+        check_layout(channels, sample_rate)
         self.sample_rate, self.channels, self.samples, self.bytes = sample_rate, channels, 0, 0
         model = analyzer.model
         self._analyzer, self._encoder, self._framer = analyzer, Encoder(model), analyzer.framer()

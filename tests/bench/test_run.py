@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -50,6 +51,30 @@ def results(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert b"wrote" in result.stderr
     assert b"Traceback" not in result.stderr
     return out
+
+
+NAMES = ("\u4e2d" * 30, "..", "new\nline", "--help", "{in}", "x" * 250, b"caf\xe9")
+
+
+def test_clips_of_any_name_are_rows(tmp_path: Path) -> None:
+    folder, out = tmp_path / "clips", tmp_path / "out"
+    folder.mkdir()
+    for name in NAMES:
+        with open(os.path.join(os.fsencode(folder), os.fsencode(name) + b".wav"), "wb") as file:
+            file.write(b"RIFF but not really")
+    os.mkfifo(folder / "pipe.wav")
+    found = bench([folder], [Commands(*COPY)], [1], out)
+    copied = {row["clip"]: row["error"] for row in found["rows"] if row["codec"] == "copy"}
+    assert copied.keys() == {NAMES[0], "..", "new\\nline", "--help", "{in}", "x" * 250, "caf\\xe9", "pipe"}
+    assert None not in copied.values()
+    assert len(list((out / "audio").iterdir())) == len(copied)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "out"]
+    sf.write(folder / f"{NAMES[0]}.wav", clip("speech")[8000:20000], 16000)
+    code(task := Task(Commands(*COPY), "copy", folder / f"{NAMES[0]}.wav", "speech", "-", out))
+    row = task.read()
+    assert row
+    assert row["error"] is None
+    assert (out / row["audio"]).is_file()
 
 
 def rows(out: Path) -> dict[tuple[str, str, str], dict]:
@@ -302,7 +327,13 @@ def test_ratings(tmp_path: Path) -> None:
     good = dict(rater="r", ratings=[dict(clip="a", codec="aldm", setting="1.5", score=71)])
     (tmp_path / "good.json").write_text(json.dumps(good))
     assert read_ratings([tmp_path / "good.json"]) == [dict(rater="r", **good["ratings"][0])]
-    for bad in ("[]", "{", '{"rater": "r", "ratings": [{"clip": "a", "codec": "x", "setting": "", "score": 101}]}'):
+    deep = '{"rater": "r", "ratings": ' + "[" * 100000 + "]" * 100000 + "}"
+    for bad in (
+        deep,
+        "[]",
+        "{",
+        '{"rater": "r", "ratings": [{"clip": "a", "codec": "x", "setting": "", "score": 101}]}',
+    ):
         (tmp_path / "bad.json").write_text(bad)
         with pytest.raises(ValueError, match="not an export of a blind session"):
             read_ratings([tmp_path / "bad.json"])

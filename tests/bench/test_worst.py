@@ -22,6 +22,14 @@ def test_files_are_what_they_claim(maker: worst.FileMaker) -> None:
         coded = [sum(g > -32767 for g in item.packet.gains) for item in reader.packets() if item.packet]
         assert reader.hops * max(1, *coded) / 100 == pytest.approx(file.seconds)
         assert bool(reader.damage) == ("missing" in file.name)
+    for file in maker.of_output():
+        reader = StreamReader(file.data)
+        (item,) = reader.packets()
+        assert item.packet
+        assert not reader.damage
+        assert f"{len(item.packet.gains)} " in file.name
+        assert ("silent" in file.name) == all(gain == -32768 for gain in item.packet.gains)
+        assert reader.hops / 100 == file.seconds
     for file in maker.of_bytes():
         reader = StreamReader(file.data)
         assert reader.samples in (2560, None)

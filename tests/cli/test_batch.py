@@ -135,13 +135,22 @@ def test_full_disk(library: Path, tmp_path: Path) -> None:
 def test_lines_of_a_manifest_that_are_no_files(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     manifest = tmp_path / "list.txt"
-    manifest.write_text("folder\nnone.wav\n")
-    folder, none = new_rows(find_inputs((), manifest)[0], {})
+    manifest.write_text(f"folder\nnone.wav\n{'x' * 300}.wav\n")
+    folder, none, long = new_rows(find_inputs((), manifest)[0], {})
+    assert long["error"] == "No such file"
     assert folder["error"].startswith("A folder")
     assert none["error"] == "No such file"
     manifest.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(click.ClickException, match=r"list.txt: not a text"):
         find_inputs((), manifest)
+
+
+def test_a_name_that_leaves_no_room_for_the_suffix(tmp_path: Path) -> None:
+    """Its output cannot be made; that is its row's error, and not the end of the others."""
+    (tmp_path / ("x" * 251 + ".wav")).write_bytes(b"RIFF")
+    rows = new_rows(find_inputs((str(tmp_path),), None)[0], {})
+    assert rows_to_do(rows, {}, tmp_path, False) == rows
+    assert [row["error"] for row in rows] == [None]
 
 
 def test_half_a_line_in_the_log(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import click
 import pytest
 from aldm.cli.files import output_file, remove_stale
 from aldm.cli.names import check_encoded_name, check_sound_name, output_name
+from conftest import DATA
 
 
 def test_the_input_is_never_replaced(tmp_path: Path) -> None:
@@ -69,3 +70,21 @@ def test_names_of_outputs(tmp_path: Path) -> None:
     for name in ("x.m4a", "x.aldm", "x.txt"):
         with pytest.raises(click.UsageError, match=r"\.flac.* ffmpeg -i - OUT\."):
             check_sound_name(name)
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("decode {file} - >&-", 1, "Error: standard output is closed\n"),
+        ("encode {sound} - >&-", 1, "Error: standard output is closed\n"),
+        ("decode - x.wav <&-", 1, "Error: standard input is closed\n"),
+        ("info {file} >&-", 0, ""),
+        ("info nothing.aldm 2>&-", 1, ""),
+    ],
+)
+def test_standard_streams_that_the_shell_closed(command: str, code: int, said: str, tmp_path: Path) -> None:
+    file = Path(__file__).parents[1] / "golden/valid/one-sample.aldm"
+    command = command.format(file=file, sound=DATA / "speech.flac")
+    done = subprocess.run(["sh", "-c", f"{sys.executable} -m aldm.cli {command}"], cwd=tmp_path, capture_output=True)
+    assert (done.returncode, done.stderr.decode()) == (code, said)
+    assert not list(tmp_path.iterdir())

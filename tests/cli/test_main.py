@@ -228,7 +228,7 @@ def test_full_disk(tmp_path: Path, encoded: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupt_leaves_nothing(tmp_path: Path, stop: signal.Signals) -> None:
     sf.write(tmp_path / "long.wav", np.random.default_rng(0).normal(0, 0.1, 16000 * 900), 16000)
     command = [sys.executable, "-m", "aldm.cli", "encode", "long.wav", "x.aldm", "-b", "1.5"]

@@ -1,11 +1,17 @@
 """Arrays, lists and tensors of the usual types are taken for what they are; mistakes get help."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile as sf
 import torch
+from aldm.cli.main import main
+from aldm.codec import Codec
 from aldm.codec.audio.reader import AudioReader
 from aldm.codec.audio.samples import as_samples
 from aldm.codec.errors import AudioError
+from click.testing import CliRunner
 from conftest import clip
 
 SPEECH = clip("speech")[:8000]
@@ -54,3 +60,23 @@ def test_few_samples_of_few_channels_are_fine() -> None:
     for rate in (None, 0, -1, True):
         with pytest.raises(AudioError, match="sample rate"):
             AudioReader(SPEECH, rate)
+
+
+@pytest.mark.parametrize("rate", [4, 999, 768001])
+def test_rates_that_are_refused(rate: int, codec: Codec, tmp_path: Path) -> None:
+    """At 4 Hz, a file of 15 kB would be an hour of sound."""
+    wave = clip("speech")[:4000]
+    with pytest.raises(AudioError, match=f"a sampling rate of {rate} Hz: 1000 to 768000 Hz"):
+        codec.encode(wave, rate)
+    with pytest.raises(AudioError, match=f"a sampling rate of {rate} Hz"):
+        codec.stream(rate)
+    for kind in ("wav", "caf"):
+        sf.write(tmp_path / f"slow.{kind}", wave, rate)
+        with pytest.raises(AudioError, match=f"a sampling rate of {rate} Hz"):
+            codec.encode(tmp_path / f"slow.{kind}")
+    for options in ((tmp_path / "slow.wav",), ("-", "--raw", rate)):
+        arguments = ["encode", *map(str, options), "--force"]
+        done = CliRunner().invoke(main, [*arguments[:2], str(tmp_path / "out.aldm"), *arguments[2:]], input=b"\0" * 9)
+        assert done.exit_code in (1, 2)
+        assert f"a sampling rate of {rate} Hz" in done.stderr
+        assert done.stderr.count("\n") == 1

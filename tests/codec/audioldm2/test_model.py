@@ -14,7 +14,7 @@ import soundfile as sf
 import torch
 from aldm.cli.main import main
 from aldm.codec import Codec
-from aldm.codec.audioldm2.checkpoint import is_checkpoint, licence_of, tagged_model
+from aldm.codec.audioldm2.checkpoint import is_checkpoint, licence_of, model_from_comments
 from aldm.codec.audioldm2.model import CONTEXT, OVERLAP, AudioLDM2
 from aldm.codec.errors import AldmWarning, ModelError
 from aldm.codec.fit.checkpoint import fit_checkpoint
@@ -188,8 +188,8 @@ def test_decoder_finds_the_checkpoint_of_a_file_or_a_pipe(
 def test_names() -> None:
     assert all(map(is_checkpoint, ("music", "speech", "large", "cvssp/audioldm2", "music@abc")))
     assert not any(map(is_checkpoint, (None, "base", "klt", "no/such", DATA)))
-    assert tagged_model(["ALDM_MODEL=cvssp/audioldm2@12"]) == "cvssp/audioldm2"
-    assert tagged_model(["ALDM_MODEL=someone/audioldm2"]) is None
+    assert model_from_comments(["ALDM_MODEL=cvssp/audioldm2@12"]) == "cvssp/audioldm2"
+    assert model_from_comments(["ALDM_MODEL=someone/audioldm2"]) is None
     assert licence_of(["ALDM_MODEL=cvssp/audioldm2@12"])
     assert not licence_of(["TITLE=cvssp/audioldm2"])
 
@@ -524,7 +524,7 @@ def test_command(checkpoint: Path, tmp_path: Path) -> None:
     (broken / "config.json").write_text("{")
     for wrong, message in (
         (("decode", out, wav, "--force"), "needs model"),
-        (("decode", out, wav, "--force"), "'audioldm2:tiny': name its folder by --model"),
+        (("decode", out, wav, "--force"), "'audioldm2:tiny': name it by --model"),
         (("encode", wav, out, "--force", "--model", broken.parent), "config.json is no JSON"),
         (("encode", wav, out, "--force", "--model", checkpoint, "--device", "abacus"), "no device abacus"),
         (("encode", wav, out, "--force", "--dtype", "float16"), "only for AudioLDM 2"),
