@@ -276,7 +276,7 @@ def test_synthesis_is_that_of_diffusers(reading: Codec, text_checkpoint: Path, s
     kept |= dict(
         vae=reading.model.autoencoder.network,  # type: ignore[dict-item]
         unet=unet.runtime.network,
-        vocoder=reading.model._hifigan().__closure__ and _vocoder(text_checkpoint),  # type: ignore[attr-defined]
+        vocoder=reading.model.hifigan().__closure__ and _vocoder(text_checkpoint),  # type: ignore[attr-defined]
         scheduler=getattr(diffusers, SCHEDULERS[scheduler]).from_pretrained(text_checkpoint / "scheduler"),
         feature_extractor=ClapFeatureExtractor(),
     )
