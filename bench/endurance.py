@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -47,13 +48,11 @@ def children(process: int) -> list[int]:
     return own + [grandchild for child in own for grandchild in children(child)]
 
 
-def pieces(wave: Wave, count: int, seconds: tuple[float, float]) -> list[Wave]:
+def pieces(wave: Wave, count: int, seconds: tuple[float, float]) -> Iterator[Wave]:
     """Parts of a recording, from anywhere in it, of lengths between two."""
-    rng, found = np.random.default_rng(0), list[Wave]()
-    shortest, longest = map(math.log, seconds)
-    for size in np.exp(rng.uniform(shortest, longest, count)) * SAMPLE_RATE:
-        found.append(np.resize(np.roll(wave, -int(rng.integers(len(wave)))), int(size)))
-    return found
+    rng = np.random.default_rng(0)
+    for size in np.exp(rng.uniform(math.log(seconds[0]), math.log(seconds[1]), count)) * SAMPLE_RATE:
+        yield np.resize(np.roll(wave, -int(rng.integers(len(wave)))), int(size))
 
 
 def print_row(*values: float | str) -> None:

@@ -207,12 +207,12 @@ def disturb_disk(kind: str, library: Library, rng: random.Random) -> bool:
     return True
 
 
-def until_alone(library: Library, seconds: float = 60) -> None:
-    """Wait until no process of a run is left."""
+def until_alone(library: Library, seconds: float = 300) -> None:
+    """Wait until no process of a run is left; those of Ray may take a minute to notice that theirs is gone."""
     last = time.monotonic() + seconds
     while found := library.processes():
         if time.monotonic() > last:
-            raise Wrong(f"processes are left: {found}")
+            raise Wrong(f"processes are left: {', '.join(line.strip() for line in found.values())}")
         time.sleep(0.1)
 
 
