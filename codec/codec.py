@@ -27,6 +27,7 @@ from .encoding.encoder import Encoder, Gains
 from .encoding.live import LiveEncoder
 from .encoding.rate_control import OperatingPoint
 from .errors import ModelError
+from .fullband.encoder import ParametricEncoder, Setting
 from .hub import download_model, is_repository
 from .levels import step_size
 from .model import Model
@@ -120,6 +121,8 @@ class Codec:
         prompt: str | None = None,
         comments: Iterable[str] = (),
         index: bool = False,
+        high_band: bool = True,
+        stereo: str = "auto",
         progress: Progress = lambda seconds: None,
     ) -> bytes:
         """Audio -> the bytes of an .aldm file.
@@ -138,6 +141,9 @@ class Codec:
             prompt: says what the sound is, to the denoiser of a model that takes text; stored in the file.
             comments: "NAME=value" strings stored in the file, as in Vorbis comments.
             index: close the file with the offsets of its packets. Without, readers find one by the lengths before it.
+            high_band: describe what is above 8 kHz, where there is something, by about 0.1 kbit/s.
+            stereo: of two channels. "parametric": code one, and describe the stereo image by about 0.1 kbit/s;
+                "discrete": code both; "mono": mix them to one; "auto": parametric below 6 kbit/s.
             progress: called with the seconds of audio that are analysed.
 
         Raises:
@@ -150,26 +156,31 @@ class Codec:
         comments = [*self.model.tags(), *prompts, *without_reserved_tags(comments)]
         encoder = Encoder(self._prompted(prompt, comments))
         reader = source if isinstance(source, AudioReader) else AudioReader(source, sample_rate)
-        packets, seconds = self._spool(reader, progress), reader.samples / reader.sample_rate
+        setting = Setting.choose(reader.sample_rate, reader.channels, high_band, stereo, bitrate, level)
+        parametric = ParametricEncoder(reader.sample_rate, reader.channels, setting)
+        packets, parameters = self._spool(reader, parametric, progress)
+        seconds = reader.samples / reader.sample_rate
         extra = b"".join(map(container.pack_comment, comments))
         limit = math.inf if bitrate is None else bitrate * 125 * seconds
         budget = limit - container.HEADER_SIZE - len(extra) - (INDEX_BYTES + 2 * len(packets) if index else 0)
+        budget -= sum(map(len, parameters))
         fixed = level if bitrate is None or quality is not None else None
         plan, gains = encoder.plan(packets, layers, budget, fixed, ddcm, steps), Gains()
 
         def write(point: OperatingPoint | None) -> bytes:
             header = Header(
                 sample_rate=reader.sample_rate,
-                channels=reader.channels,
+                channels=parametric.channels,
                 samples=reader.samples,
                 quality=container.NO_BASE if point is None else point.level,
                 packet_hops=self._packet_hops,
                 model=self.model.fingerprint[:4],
                 layers=plan.layer is not None,
+                version=container.PARAMETRIC_VERSION if any(parameters) else container.VERSION,
             )
             start = header.pack() + extra
             records = encoder.records(plan.packets, point, plan.layer, gains=gains)
-            return start + join_records(records, len(start) if index else None)
+            return start + join_records(with_parameters(records, parameters), len(start) if index else None)
 
         return write(None) if plan.point is None else encoder.rate.encode_within(plan.point, limit, write)
 
@@ -285,6 +296,7 @@ class Codec:
         source: Any,
         *,
         original_rate: bool = False,
+        rate: int | None = None,
         start: float = 0.0,
         duration: float | None = None,
         strict: bool = False,
@@ -298,7 +310,9 @@ class Codec:
 
         Args:
             source: bytes, a path, or a binary file object.
-            original_rate: resample to the rate of what was encoded; otherwise 16 kHz.
+            original_rate: resample to the rate of what was encoded. Files of version 1.1, which may have a high band,
+                always are; others otherwise have 16 kHz.
+            rate: another rate, Hz; at 16000 or less the high band is left out.
             start, duration: part to decode, seconds.
             strict: refuse a file with damage, instead of concealing damaged packets.
             layers: "all", or "base": enhancement layers are ignored.
@@ -317,7 +331,7 @@ class Codec:
             ValueError: no sound between `start` and the end, or more than `max_duration`.
         """
         decoder = self.decoder(read_bytes(source), strict, layers, refine, prompt, from_step, max_duration)
-        return np.concatenate(list(decoder.blocks(original_rate, start, duration)), 1)
+        return np.concatenate(list(decoder.blocks(original_rate, start, duration, rate)), 1)
 
     @in_own_context
     def decoder(
@@ -401,13 +415,25 @@ class Codec:
             self.model.with_prompt([], prompt, 0)  # refuses where there is no text
         return self.model.with_prompt(comments, None, 0)
 
-    def _spool(self, reader: AudioReader, progress: Progress) -> Spool:
-        """Analysed packets of a reader."""
-        packets, seconds = Spool(), reader.samples / reader.sample_rate
-        for packet in self.analyze(reader):
+    def _spool(
+        self, reader: AudioReader, parametric: ParametricEncoder, progress: Progress
+    ) -> tuple[Spool, list[bytes]]:
+        """Analysed packets of a reader, and the high band and stereo records of each."""
+        packets, parameters, seconds = Spool(), list[bytes](), reader.samples / reader.sample_rate
+        for packet in self._analyzer.analyze(parametric.blocks(reader)):
             packets.append(packet)
+            parameters.append(parametric.records(len(parameters), packet.hops, packet.gains))
             progress(min(seconds, len(packets) * self._packet_hops / container.HOPS_PER_SECOND))
-        return packets
+        return packets, parameters
+
+
+def with_parameters(records: Iterable[bytes], parameters: Iterable[bytes]) -> Iterator[bytes]:
+    """Records of packets, each packet's behind its high band and stereo records."""
+    before = iter(parameters)
+    for record in records:
+        if record[0] == container.PACKET and (own := next(before)):
+            yield own
+        yield record
 
 
 def read_bytes(source: Any) -> bytes:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from torch import Tensor
 
 from ...format import container
 from ...format.errors import DamageError
+from ...format.parameters import HighBand, Stereo
 from ...format.stream import Item, StreamReader
 from ..audio.reader import length_at, resample
 from ..context import each_in_own_context, in_own_context
 from ..dsp.loudness import PEAK, peak_of
+from ..fullband.spectra import FULL_RATE
+from ..fullband.synthesis import ParametricDecoder
 from ..stages import CodecModel
 from ..values import DecodedLatents, Frames
 from .channels import Crossfade, LazyFrames, VocoderBank, map_unique
@@ -64,15 +67,35 @@ class Decoder:
         self._packets = PacketDecoder(model, self.header, layers, refine, prompt, from_step)
         self.refine = self._packets.refine
         self._history: list[Tensor | None] = [None] * self.header.channels  # latents before the next packet
+        self._parametric: ParametricDecoder | None = None
+
+    def output_rate(self, original_rate: bool = False, rate: int | None = None) -> int:
+        """Rate of the samples that `blocks` gives with these arguments, Hz.
+
+        Raises:
+            ValueError: a rate out of range.
+        """
+        core = self.model.mel.sample_rate
+        if rate is not None:
+            if isinstance(rate, bool) or not 1000 <= rate <= container.MAX_RATE:
+                raise ValueError(f"a rate is 1000 to {container.MAX_RATE} Hz, not {rate}")
+            return int(rate)
+        own = original_rate or (self.header.parametric and self.header.sample_rate > core)
+        return self.header.sample_rate if own else core
 
     @each_in_own_context
     def blocks(
-        self, original_rate: bool = False, start: float = 0.0, duration: float | None = None
+        self,
+        original_rate: bool = False,
+        start: float = 0.0,
+        duration: float | None = None,
+        rate: int | None = None,
     ) -> Iterator[np.ndarray]:
         """The sound, or a part of it, as blocks [C, n], each as soon as its packet is read. To be called once.
 
         Args:
-            original_rate: resample to the rate of what was encoded.
+            original_rate: resample to the rate of what was encoded. Files with a high band always are.
+            rate: another rate, Hz; at 16000 or less the high band is left out.
             start, duration: seconds; of a seekable file, only what they need is read.
 
         Raises:
@@ -80,13 +103,18 @@ class Decoder:
             ValueError: nothing there, or more than `max_duration`.
         """
         own, hop = self.model.mel.sample_rate, self.model.mel.hop_length
-        rate = self.header.sample_rate if original_rate else own
+        rate = self.output_rate(original_rate, rate)
         begin, end = self._part(rate, start, duration)
         first = max(0, begin * container.HOPS_PER_SECOND // rate - EDGE)
         last = math.inf if duration is None else -(-int(end) * container.HOPS_PER_SECOND // rate) + EDGE
         channels = self.header.channels
         piece = max(1, BLOCK_VALUES * own // (channels * max(rate, own)))
-        blocks = resample(self._synthesize(first, last, piece), own, rate, channels)
+        blocks, made = self._synthesize(first, last, piece), own
+        if self.header.parametric:
+            made = own if rate <= own else FULL_RATE
+            self._parametric = ParametricDecoder(channels, made, first)
+            blocks = self._parametric.blocks(blocks)
+        blocks = resample(blocks, made, rate, channels)
         offset, given = first * hop * rate // own, 0
         for block in cut(blocks, begin - offset, lambda: min(end, self._whole(rate)) - offset):
             given += block.shape[1]
@@ -99,13 +127,19 @@ class Decoder:
             seconds = self.reader.hops / container.HOPS_PER_SECOND
             raise ValueError(f"nothing to decode from {start:g} s on: the file has {seconds:.2f} s")
 
-    def length(self, original_rate: bool = False, start: float = 0.0, duration: float | None = None) -> int | None:
+    def length(
+        self,
+        original_rate: bool = False,
+        start: float = 0.0,
+        duration: float | None = None,
+        rate: int | None = None,
+    ) -> int | None:
         """How many samples `blocks` will give, if the file is whole; None: it does not say yet.
 
         Raises:
             ValueError: nothing there.
         """
-        rate = self.header.sample_rate if original_rate else self.model.mel.sample_rate
+        rate = self.output_rate(original_rate, rate)
         begin, end = self._part(rate, start, duration)
         end = min(end, self._whole(rate))
         return int(end) - begin if self.reader.samples is not None else None
@@ -141,6 +175,8 @@ class Decoder:
             frames = crossfade.join(frames, hops)
             if skip >= stop:
                 continue
+            if self._parametric:
+                self._add_parameters(item, hops, slice(skip, stop), lost=frames is None)
             if frames is None:
                 missing += stop - skip
                 continue
@@ -152,6 +188,23 @@ class Decoder:
         yield from bank.fill(missing, None)
         if pushed or missing:
             yield from bank.flush()
+
+    def _add_parameters(self, item: Item, hops: int, part: slice, lost: bool) -> None:
+        """What high band and stereo records say of a part of a packet goes to the parametric decoder.
+
+        Args:
+            lost: the packet is missing, or does not decode.
+        """
+        assert self._parametric
+        packet, found = (None if lost else item.packet), dict[int, Any]()
+        for kind, record in ((container.HIGH_BAND, HighBand), (container.STEREO, Stereo)):
+            if packet is not None and kind in item.parameters:
+                try:
+                    found[kind] = record.parse(item.parameters[kind], packet)
+                except DamageError as error:
+                    self.damage.append(f"{self.reader.place(item.number)}: {error}")
+                    self._refuse()
+        self._parametric.add(hops, part, packet, found.get(container.HIGH_BAND), found.get(container.STEREO))
 
     def _items(self, first: int) -> Iterator[Item]:
         """Packets from number `first` on, and errors where damage ends it."""
