@@ -18,9 +18,9 @@ from .errors import DamageError
 
 UNIT_HOPS = 4  # durations of segments count units of 40 ms
 DURATIONS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # of segments, in units; the last one of a packet may be cut
-START_LEVEL = 40  # of section 5.1: mean magnitudes at the start of a record
+START_LEVEL = 24  # of section 5.1: mean magnitudes at the start of a record
 HIGH_BANDS = 8
-STEREO_BANDS = 11
+STEREO_BANDS = 14
 MAX_LEVEL_DIFFERENCE = 15  # a difference of this magnitude or more: the other channel is silent
 DECORRELATED = 7  # steps of coherence from 1 down to 0
 PHASES = 8

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...format.container import HIGH_BAND, PARAMETRIC_VERSION, STEREO, VERSION, Packet, pack_record
-from ...format.parameters import HighBand, Track
+from ...format.parameters import STEREO_BANDS, HighBand
 from ..audio.reader import AudioReader
 from ..audio.resampling import Resampler
 from .downmix import Downmix
@@ -183,7 +183,7 @@ class ParametricEncoder:
             return b""
         assert self._downmix
         low = self._low_products.take(hops)
-        high = np.zeros((4, hops, 2)) if self._high_resampler is None else self._high_products.take(hops)
+        high = np.zeros((4, hops, STEREO_BANDS - CORE_STEREO_BANDS)) if self._high_resampler is None else self._high_products.take(hops)
         found = Products(*np.concatenate([low, high], 2))
 
         def pack(trade: float) -> bytes:

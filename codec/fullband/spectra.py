@@ -16,8 +16,8 @@ FRAME_RATE = 200
 OVERLAP = 4  # frames that a sample is in
 CORE_BINS, FULL_BINS = 161, 401  # up to 8 and 20 kHz
 HIGH_EDGES = np.array([160, 180, 200, 225, 250, 280, 310, 350, 401])  # bins
-STEREO_EDGES = np.array([0, 4, 8, 13, 20, 30, 44, 64, 96, 160, 225, 401])
-CORE_STEREO_BANDS = 9  # below 8 kHz
+STEREO_EDGES = np.array([0, 3, 6, 9, 13, 18, 24, 32, 43, 58, 78, 110, 160, 225, 401])
+CORE_STEREO_BANDS = 12  # below 8 kHz
 
 
 @functools.cache

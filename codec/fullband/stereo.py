@@ -30,7 +30,7 @@ STEP = 2.0  # dB of a level difference
 BALANCE_STEP = 0.125  # dB
 SMALLEST = 1e-14  # power
 DYNAMICS = 50.0  # dB below the loudest band of a packet, where errors do not count
-PHASE_BANDS = 7  # up to 3.2 kHz; above, hearing takes phases for coherence, and only their sign is coded
+PHASE_BANDS = 8  # up to 3.2 kHz; above, hearing takes phases for coherence, and only their sign is coded
 BIAS = 0.1  # of the phase towards 0, where channels are not coherent
 SEGMENT_BANDS_BITS = 6.0  # about what a segment takes besides its duration
 

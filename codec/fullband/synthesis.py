@@ -2,7 +2,7 @@
 
 The high band is the decoded 4 to 8 kHz, whitened and moved up, and noise with their temporal envelope, both shaped by
 the levels of the file (after spectral band replication, ISO/IEC 14496-3, 4.6.18). The decorrelated copy of the mid
-channel has its bins turned by 90 degrees and late by 10 to 30 ms, in groups, and its level follows the mid channel's.
+channel has its bins late by 10 to 30 ms and turning, in groups, and its level follows the mid channel's.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ MAX_SHAPE = 4.0  # of the temporal envelope above its mean
 SILENT = 1e-12  # power of 4 to 8 kHz, per bin, below which it says nothing
 GROUPS = np.array([0, 2, 4, 6, 8, 10, 13, 16, 20, 25, 30, 37, 44, 54, 64, 80, 96, 112, 128, 144, 161])  # bins
 DELAYS = 3, 5, 2, 4, 6  # frames, of the groups in turn
+TURNS = 6, -8, 7, -6, 8, -7  # a second, of the groups in turn: steady tones would stay coherent
 FOLLOWED = 2  # frames on either side, over which levels are followed
 MAX_FOLLOWED = 2.0
 BLOCK_VALUES = 1 << 15  # of a block that is worked on at once
@@ -91,12 +92,17 @@ def extend(core: np.ndarray, levels: np.ndarray, noise: np.ndarray, time: np.nda
     return made * 10 ** (levels @ interpolation() / 20)
 
 
-def decorrelate(core: np.ndarray) -> np.ndarray:
-    """A decorrelated copy of spectra [T, CORE_BINS], the same shape; its first frames lack what was before."""
-    out = np.zeros_like(core)
+def decorrelate(core: np.ndarray, time: int) -> np.ndarray:
+    """A decorrelated copy of spectra [T, CORE_BINS], the same shape; its first frames lack what was before.
+
+    Args:
+        time: number of the first frame.
+    """
+    out, frames = np.zeros_like(core), np.arange(time, time + len(core))[:, None]
     for n, (begin, end) in enumerate(zip(GROUPS[:-1], GROUPS[1:], strict=True)):
         delay = DELAYS[n % len(DELAYS)]
-        out[delay:, begin:end] = core[:-delay, begin:end] * (1j if n % 2 else -1j)
+        turned = np.exp(1j * np.pi * (n + 0.5 + 2 * frames[delay:] * TURNS[n % len(TURNS)] / FRAME_RATE))
+        out[delay:, begin:end] = core[:-delay, begin:end] * turned
     edges = np.append(STEREO_EDGES[:CORE_STEREO_BANDS], CORE_BINS)
     follow, lead = (moving_mean(band_sums(power(z), edges)[None], FOLLOWED)[0] for z in (out, core))
     gain = np.minimum(np.sqrt((lead + SILENT) / (follow + SILENT)), MAX_FOLLOWED)
@@ -203,7 +209,7 @@ class ParametricDecoder:
     def _pair(self, held: np.ndarray, rows: np.ndarray, time: np.ndarray, middle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Left and right spectra [T, bins] of the mid channel's."""
         other = np.zeros_like(middle)
-        core = decorrelate(held)[FOLLOWED + max(DELAYS) : len(held) - FOLLOWED]
+        core = decorrelate(held, int(time[0]))[FOLLOWED + max(DELAYS) : len(held) - FOLLOWED]
         self._fill(other, core, rows, time + NOISE_FRAMES // 2)
         total = np.cumsum(np.concatenate([np.zeros_like(self._mixing[:1]), self._mixing]), 0)
         smooth = (total[rows + GLIDE + 1] - total[rows + 1]) / GLIDE
