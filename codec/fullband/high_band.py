@@ -8,12 +8,12 @@ import numpy as np
 
 from ...format.parameters import DURATIONS, FIRST_HIGH_BAND, HIGH_BANDS, Track, units_of
 from .segments import SEGMENT_BITS, choose_segments, choose_steps
-from .spectra import HIGH_EDGES, band_sums
+from .spectra import CORE_BINS, HIGH_EDGES, band_sums
 
 STEP = 3.0  # dB
 NOISE_STEPS = 3
 AUDIBLE = -80.0  # dB; a high band that stays below it is left out
-FLOOR = -90.0  # dB; what is quieter is coded as that
+FLOOR = -100.0  # dB; what is quieter is coded as that
 DYNAMICS = 60.0  # dB below the loudest unit of a packet, where errors count least
 FLATNESS = 0.25, 0.7  # spectral flatness of tones, and of noise
 NOISE_WEIGHT = 0.3
@@ -31,7 +31,7 @@ def dct() -> np.ndarray:
 
 
 def unit_powers(powers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean powers [hops, bins] of the bins from 8 to 20 kHz -> those of units, [units, bins] and [units, bands]."""
+    """Mean powers [hops, bins] of the bins of the high band -> those of units, [units, bins] and [units, bands]."""
     starts = np.arange(units_of(len(powers))) * 4
     counts = np.diff(starts, append=len(powers))[:, None]
     bins = np.add.reduceat(powers, starts, 0) / counts
@@ -39,15 +39,17 @@ def unit_powers(powers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def audible(powers: np.ndarray) -> bool:
-    """Whether there is something to hear in [hops, bins] from 8 to 20 kHz."""
-    return bool(unit_powers(powers)[1].max() > 10 ** (AUDIBLE / 10))
+    """Whether there is something to hear above 8 kHz."""
+    above = powers.copy()
+    above[:, : CORE_BINS - HIGH_EDGES[0] + 1] = 0  # and what leaks there from below
+    return bool(unit_powers(above)[1].max() > 10 ** (AUDIBLE / 10))
 
 
 def fit_high_band(powers: np.ndarray, trade: float) -> Track:
     """The track of a channel of a packet.
 
     Args:
-        powers: [hops, bins] from 8 to 20 kHz.
+        powers: [hops, bins] of the high band.
         trade: see `choose_segments`.
     """
     bins, means = unit_powers(powers)

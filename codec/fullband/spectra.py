@@ -15,7 +15,8 @@ FRAMES_PER_HOP = 2
 FRAME_RATE = 200
 OVERLAP = 4  # frames that a sample is in
 CORE_BINS, FULL_BINS = 161, 401  # up to 8 and 20 kHz
-HIGH_EDGES = np.array([160, 180, 200, 225, 250, 280, 310, 350, 401])  # bins
+# Bins. The high band begins where the core fades.
+HIGH_EDGES = np.array([152, 180, 200, 225, 250, 280, 310, 350, 401])  # bins
 STEREO_EDGES = np.array([0, 3, 6, 9, 13, 18, 24, 32, 43, 58, 78, 110, 160, 225, 401])
 CORE_STEREO_BANDS = 12  # below 8 kHz
 

@@ -1,6 +1,6 @@
 """The decoder's side: sound above 8 kHz, and two channels out of one.
 
-The high band is the decoded 4 to 8 kHz, whitened and moved up, and noise with their temporal envelope, both shaped by
+The high band is the decoded 3.8 to 7.6 kHz, whitened and moved up, and noise with their temporal envelope, both shaped by
 the levels of the file (after spectral band replication, ISO/IEC 14496-3, 4.6.18). The decorrelated copy of the mid
 channel has its bins late by 10 to 30 ms and turning, in groups, and its level follows the mid channel's.
 """
@@ -37,14 +37,13 @@ from .spectra import (
 )
 from .stereo import NEUTRAL, mixing_of
 
-SOURCE = slice(80, 160)  # bins of 4 to 8 kHz
-PATCHES = 3  # copies of them: up to 20 kHz
-WHITENED = 20  # bins, whose level is made even
+SOURCE = slice(76, 152)  # bins that are moved up, by their number and multiples of it: 3.8 to 7.6 kHz
+WHITENED = 19  # bins, whose level is made even
 RADIUS = 8  # frames on either side, over which it is
 NOISE_FRAMES = 1024  # after which the noise repeats
 NOISE_STREAM = 3  # of the generator of noise
 MAX_SHAPE = 4.0  # of the temporal envelope above its mean
-SILENT = 1e-12  # power of 4 to 8 kHz, per bin, below which it says nothing
+SILENT = 1e-12  # power of the source, per bin, below which it says nothing
 GROUPS = np.array([0, 2, 4, 6, 8, 10, 13, 16, 20, 25, 30, 37, 44, 54, 64, 80, 96, 112, 128, 144, 161])  # bins
 DELAYS = 3, 5, 2, 4, 6  # frames, of the groups in turn
 TURNS = 6, -8, 7, -6, 8, -7  # a second, of the groups in turn: steady tones would stay coherent
@@ -56,7 +55,7 @@ GLIDE = 4  # frames over which mixing changes
 
 @functools.cache
 def noise_frames() -> np.ndarray:
-    """Spectra of white noise from 8 to 20 kHz, [NOISE_FRAMES, bins]; one period of it."""
+    """Spectra of white noise in the high band, [NOISE_FRAMES, bins]; one period of it."""
     hop = FULL_RATE // FRAME_RATE
     wave = normals(0, NOISE_STREAM, 0, np.zeros(1, np.int64), NOISE_FRAMES * hop).astype(np.float32) / UNIT
     spectra = Analysis(FULL_RATE, 1).push(np.concatenate([wave, wave[:, : OVERLAP * hop]], 1))
@@ -88,7 +87,7 @@ def extend(core: np.ndarray, levels: np.ndarray, noise: np.ndarray, time: np.nda
     shape = np.minimum(np.sqrt((energy[own].mean(1) + SILENT) / (heard + SILENT)), MAX_SHAPE)
     share = np.where(heard > SILENT, noise, 1.0)[:, None]
     made = (np.sqrt(share) * shape[:, None]) * noise_frames()[time % NOISE_FRAMES]
-    made[:, : PATCHES * whitened.shape[1]] += np.sqrt(1 - share) * np.tile(whitened, PATCHES)
+    made += np.sqrt(1 - share) * np.tile(whitened, 4)[:, : made.shape[1]]
     return made * 10 ** (levels @ interpolation() / 20)
 
 
