@@ -71,13 +71,15 @@ def play(
         import_torch()
         codec = load_codec(reader, model, {"vocoder": vocoder, **loading})
         decoder = codec.decoder(reader, False, layers, refine)
-        sound = Sound(decoder.blocks(False, start, duration), codec.sample_rate, header.channels, "s16", True)
+        sound = Sound(
+            decoder.blocks(start=start, duration=duration), decoder.output_rate(), header.channels, "s16", True
+        )
         command = shlex.split(player) if player else _find_player()
         if "{}" in command:
             _play_file(command, sound)
         elif command:
             with _piped(command) as out, contextlib.suppress(BrokenPipeError):  # the player was closed
-                sound.stream(out, decoder.length(False, start, duration))
+                sound.stream(out, decoder.length(start=start, duration=duration))
         else:
             _play_here(sound)
     if say_damage(source, decoder):

@@ -199,19 +199,23 @@ class Codec:
         bitrate: float | None = None,
         quality: int | None = None,
         comments: Iterable[str] = (),
+        high_band: bool = True,
+        stereo: str = "auto",
     ) -> LiveEncoder:
         """An encoder for sound that is still being made: `push` blocks, get packets; `flush` at the end.
 
         Args:
             sample_rate, channels: of the blocks that will be pushed.
-            bitrate, quality, comments: as for `encode`; with a bitrate, every packet has a quality of its own.
+            bitrate, quality, comments, high_band, stereo: as for `encode`; with a bitrate, every packet has a quality
+                of its own.
 
         Raises:
             ValueError: a quality or bitrate out of range.
         """
         level = check_rate(self.model, bitrate, quality)
         extra = b"".join(map(container.pack_comment, (*self.model.tags(), *without_reserved_tags(comments))))
-        return LiveEncoder(self._analyzer, sample_rate, channels, None if bitrate else level, bitrate, extra)
+        setting = Setting.choose(sample_rate, channels, high_band, stereo, bitrate, level)
+        return LiveEncoder(self._analyzer, sample_rate, channels, None if bitrate else level, bitrate, setting, extra)
 
     @in_own_context
     def tokens(

@@ -26,7 +26,7 @@ MAX_BODY = (1 << 21) - 1  # three bytes of LEB128
 UNKNOWN = (1 << 40) - 1  # instead of a number of samples
 END_HOPS = 16  # an end record shortens the last packet by less than this: a reader may have played the rest
 PACKET, LAYER, COMMENT, END, INDEX = ord("P"), ord("D"), ord("C"), ord("E"), ord("I")
-HIGH_BAND, STEREO = ord("H"), ord("S")  # of the packet that follows
+PARAMETRIC = HIGH_BAND, STEREO = ord("H"), ord("S")  # of the packet that follows
 KINDS = re.compile(b"[PDCEIHS]")
 # Instead of a quality. OWN_QUALITY: every packet has its own. NO_BASE: packets have enhancement layers only.
 OWN_QUALITY, NO_BASE = 254, 255

@@ -13,11 +13,10 @@ from .container import (
     END,
     END_HOPS,
     HEADER_SIZE,
-    HIGH_BAND,
     HOPS_PER_SECOND,
     LAYER,
     PACKET,
-    STEREO,
+    PARAMETRIC,
     UNKNOWN,
     Header,
     Packet,
@@ -112,7 +111,7 @@ class StreamReader:
                 self.comments.append(_text(record))
             elif record.kind == END:
                 self._end(record, held)
-            elif record.kind in (HIGH_BAND, STEREO) and self.header.parametric:
+            elif record.kind in PARAMETRIC and self.header.parametric:
                 self._parameters.setdefault(record.kind, record.body)
             elif record.kind == PACKET:
                 if first and not sought:

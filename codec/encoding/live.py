@@ -10,9 +10,10 @@ import numpy as np
 from ...format import container
 from ...format.container import Header
 from ..audio.framing import Window
-from ..audio.reader import Resampler, check_samples
+from ..audio.reader import check_samples
 from ..context import in_own_context
 from ..errors import AudioError
+from ..fullband.encoder import DOWNMIX_SECONDS, ParametricEncoder, Setting
 from .analysis import AnalyzedPacket, Analyzer
 from .encoder import Encoder, Gains
 from .rate_control import BUDGET_MARGIN, COARSE_TOLERANCE, OperatingPoint
@@ -42,23 +43,27 @@ class LiveEncoder:
         channels: int,
         quality: int | None,
         bitrate: float | None,
+        setting: Setting,
         preamble: bytes = b"",
     ):
         self.sample_rate, self.channels, self.samples, self.bytes = sample_rate, channels, 0, 0
         model = analyzer.model
         self._analyzer, self._encoder, self._framer = analyzer, Encoder(model), analyzer.framer()
-        self._resampler = Resampler(sample_rate, model.mel.sample_rate, channels)
+        self._parametric = ParametricEncoder(sample_rate, channels, setting)
         self._quality, self._bitrate = quality, bitrate
         hops = analyzer.packet_vectors * model.autoencoder.patch
         heard = hops + model.overlap + model.context
         self.latency = heard / container.HOPS_PER_SECOND + model.mel.pad / model.mel.sample_rate
+        if self._parametric.mixes:
+            self.latency += DOWNMIX_SECONDS
         header = Header(
             sample_rate=sample_rate,
-            channels=channels,
+            channels=self._parametric.channels,
             samples=None,
             quality=container.OWN_QUALITY if quality is None else quality,
             packet_hops=hops,
             model=model.fingerprint[:4],
+            version=setting.version,
         )
         self._pending = header.pack() + preamble  # goes out with the first block
         self._packets, self._seconds = 0, 0.0  # that are coded
@@ -76,7 +81,7 @@ class LiveEncoder:
             raise AudioError(f"blocks must be [{self.channels}, n], not {block.shape}")
         check_samples(block)
         self.samples += block.shape[1]
-        return self._encode(self._framer.push(self._resampler.push(block)))
+        return self._encode(self._framer.push(self._parametric.push(block)))
 
     @in_own_context
     def flush(self) -> bytes:
@@ -87,7 +92,7 @@ class LiveEncoder:
         """
         if not self.samples:
             raise AudioError("empty: no samples")
-        windows = [*self._framer.push(self._resampler.flush()), *self._framer.flush()]
+        windows = [*self._framer.push(self._parametric.flush()), *self._framer.flush()]
         data = self._encode(windows[:-1])
         self._saved, self._kept = self._saved + self._kept, math.inf  # nothing more is kept
         data += self._encode(windows[-1:])
@@ -99,23 +104,30 @@ class LiveEncoder:
         data, self._pending = self._pending, b""
         for window in windows:
             [packet] = self._analyzer.analyze_windows([window])
+            parameters = self._parametric.records(self._packets, packet.hops, packet.gains)
+            data += parameters
             if self._quality is not None:
                 packets = self._encoder.compensated([packet], self._quality)
                 point = OperatingPoint.fixed(self._quality)
                 data += b"".join(self._encoder.records(packets, point, first=self._packets))
             else:
-                data += self._fit(packet)
+                data += self._fit(packet, len(parameters))
             self._packets += 1
         self.bytes += len(data)
         return data
 
-    def _fit(self, packet: AnalyzedPacket) -> bytes:
-        """A packet at the finest quality that the bitrate allows."""
+    def _fit(self, packet: AnalyzedPacket, parameters: int) -> bytes:
+        """A packet at the finest quality that the bitrate allows.
+
+        Args:
+            parameters: bytes of its high band and stereo records.
+        """
         assert self._bitrate is not None
         rate, a_second = self._encoder.rate, self._bitrate * 125
         # the last packet is filled up with what nobody sent
         until = min(self._seconds + packet.hops / container.HOPS_PER_SECOND, self.samples / self.sample_rate)
         budget, self._seconds = a_second * (until - self._seconds), until
+        budget -= parameters
         least = 10 + 4 * self.channels  # bytes of a last packet of hardly any sound
         keep = max(0, min(least - self._kept, budget / 32))
         self._kept, self._saved = self._kept + keep, self._saved - keep

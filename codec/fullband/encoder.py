@@ -13,9 +13,8 @@ from ..audio.reader import AudioReader
 from ..audio.resampling import Resampler
 from .downmix import Downmix
 from .high_band import audible, fit_high_band
-from .spectra import CORE_RATE, CORE_STEREO_BANDS, FRAMES_PER_HOP, FULL_BINS, FULL_RATE, HIGH_EDGES, STEREO_EDGES
+from .spectra import CORE_RATE, CORE_STEREO_BANDS, FRAMES_PER_HOP, FULL_BINS, FULL_RATE, HIGH_EDGES, STEREO_EDGES, power
 from .spectra import Analysis as SpectralAnalysis
-from .spectra import power
 from .stereo import Products, fit_stereo, products
 
 STEREO_MODES = ("auto", "parametric", "discrete", "mono")
@@ -111,6 +110,11 @@ class ParametricEncoder:
         self._analysis = SpectralAnalysis(FULL_RATE, channels)
         self._high, self._low_products, self._high_products = HopQueue(), HopQueue(), HopQueue()
 
+    @property
+    def mixes(self) -> bool:
+        """Whether the core codes a mid channel, which comes later than others."""
+        return self._downmix is not None
+
     def blocks(self, reader: AudioReader) -> Iterator[np.ndarray]:
         """What the core codes of a file, [C, n] at CORE_RATE."""
         for block in reader.blocks(reader.sample_rate):
@@ -183,7 +187,11 @@ class ParametricEncoder:
             return b""
         assert self._downmix
         low = self._low_products.take(hops)
-        high = np.zeros((4, hops, STEREO_BANDS - CORE_STEREO_BANDS)) if self._high_resampler is None else self._high_products.take(hops)
+        high = (
+            np.zeros((4, hops, STEREO_BANDS - CORE_STEREO_BANDS))
+            if self._high_resampler is None
+            else self._high_products.take(hops)
+        )
         found = Products(*np.concatenate([low, high], 2))
 
         def pack(trade: float) -> bytes:

@@ -24,7 +24,7 @@ from ...format.parameters import (
     units_of,
 )
 from .segments import SEGMENT_BITS, choose_segments, choose_steps
-from .spectra import STEREO_EDGES, band_sums, power
+from .spectra import band_sums, power
 
 STEP = 2.0  # dB of a level difference
 BALANCE_STEP = 0.125  # dB
@@ -92,7 +92,7 @@ def fit_stereo(hops: Products, trade: float) -> Stereo | None:
     levels = _level_steps(segments, balance)
     turns = np.angle(phase_factor(segments)) * PHASES / (2 * np.pi)
     turns[:, PHASE_BANDS:] = np.where(np.abs(turns[:, PHASE_BANDS:]) > PHASES / 4, PHASES / 2, 0)
-    level, coherence, phase = (np.array(FIRST_STEREO).reshape(3, STEREO_BANDS))
+    level, coherence, phase = np.array(FIRST_STEREO).reshape(3, STEREO_BANDS)
     values = list[np.ndarray]()
     for n in range(len(starts)):
         level = choose_steps(levels[n], level, weights[n], trade)

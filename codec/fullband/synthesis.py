@@ -205,7 +205,9 @@ class ParametricDecoder:
         if out.shape[1] > CORE_BINS and levels.max() > OFF:
             out[:, HIGH_EDGES[0] :] = extend(core, levels, self._noise[channel, rows], time)
 
-    def _pair(self, held: np.ndarray, rows: np.ndarray, time: np.ndarray, middle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _pair(
+        self, held: np.ndarray, rows: np.ndarray, time: np.ndarray, middle: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Left and right spectra [T, bins] of the mid channel's."""
         other = np.zeros_like(middle)
         core = decorrelate(held, int(time[0]))[FOLLOWED + max(DELAYS) : len(held) - FOLLOWED]
