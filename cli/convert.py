@@ -75,10 +75,8 @@ def convert(
         with bar:
             data = codec.encode(reader, bitrate=bitrate, quality=quality, progress=progress)
             decoder = codec.decoder(data)
-            rate = decoder.output_rate(original_rate, rate)
-            sound = Sound(
-                decoder.blocks(rate=rate), rate, reader.channels, sample_format(bits, as_float), not no_limiter
-            )
+            rate, sample = decoder.output_rate(original_rate, rate), sample_format(bits, as_float)
+            sound = Sound(decoder.blocks(rate=rate), rate, decoder.header.channels, sample, not no_limiter)
             if target == "-":
                 sound.stream(out, None)
             else:

@@ -71,9 +71,8 @@ def play(
         import_torch()
         codec = load_codec(reader, model, {"vocoder": vocoder, **loading})
         decoder = codec.decoder(reader, False, layers, refine)
-        sound = Sound(
-            decoder.blocks(start=start, duration=duration), decoder.output_rate(), header.channels, "s16", True
-        )
+        blocks = decoder.blocks(start=start, duration=duration)
+        sound = Sound(blocks, decoder.output_rate(), header.channels, "s16", True)
         command = shlex.split(player) if player else _find_player()
         if "{}" in command:
             _play_file(command, sound)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -187,11 +187,9 @@ class ParametricEncoder:
             return b""
         assert self._downmix
         low = self._low_products.take(hops)
-        high = (
-            np.zeros((4, hops, STEREO_BANDS - CORE_STEREO_BANDS))
-            if self._high_resampler is None
-            else self._high_products.take(hops)
-        )
+        high = np.zeros((4, hops, STEREO_BANDS - CORE_STEREO_BANDS))
+        if self._high_resampler:
+            high = self._high_products.take(hops)
         found = Products(*np.concatenate([low, high], 2))
 
         def pack(trade: float) -> bytes:
@@ -200,7 +198,7 @@ class ParametricEncoder:
 
         return self._fit(pack, hops)
 
-    def _fit(self, pack, hops: int) -> bytes:
+    def _fit(self, pack: Callable[[float], bytes], hops: int) -> bytes:
         """A body that takes no more than its share of the rate; none, if there is none."""
         rate = self._setting.rate
         trade = min(max(TRADE / rate, TRADES[0]), TRADES[1])

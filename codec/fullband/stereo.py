@@ -73,11 +73,13 @@ def fit_stereo(hops: Products, trade: float) -> Stereo | None:
     """
     starts = np.arange(units_of(len(hops.left))) * 4
     units = Products(*(np.add.reduceat(part, starts, 0) for part in hops))
+    if (hops.left == hops.real).all() and (hops.right == hops.real).all():
+        return None
     loudest = 10 * np.log10(max(units.left.max(), units.right.max(), SMALLEST))
     louder = 10 * np.log10(np.maximum(np.maximum(units.left, units.right), SMALLEST))
     weights = np.clip(1 + (louder - loudest) / DYNAMICS, 0, 1)
-    balance = _difference(units.left.sum(), units.right.sum())
-    balance = int(np.clip(np.rint(balance / BALANCE_STEP), -128, 127))
+    whole = _difference(units.left.sum(), units.right.sum())
+    balance = int(np.clip(np.rint(whole / BALANCE_STEP), -128, 127))
     features = np.concatenate(
         [_level_steps(units, balance), _coherence_steps(units, phase_factor(units)), *_phase_features(units)], 1
     )
@@ -103,8 +105,7 @@ def fit_stereo(hops: Products, trade: float) -> Stereo | None:
         coherence = choose_steps(steps, coherence, weights[n], trade)
         values.append(np.concatenate([level, coherence, phase]))
     track = Track(durations, np.array(values))
-    neutral = not balance and not np.any(mixing_steps(track.values))
-    return None if neutral else Stereo(balance, track)
+    return Stereo(balance, track)
 
 
 def _difference(left: np.ndarray, right: np.ndarray) -> np.ndarray:

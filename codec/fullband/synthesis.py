@@ -1,13 +1,14 @@
 """The decoder's side: sound above 8 kHz, and two channels out of one.
 
-The high band is the decoded 3.8 to 7.6 kHz, whitened and moved up, and noise with their temporal envelope, both shaped by
-the levels of the file (after spectral band replication, ISO/IEC 14496-3, 4.6.18). The decorrelated copy of the mid
+The high band is the decoded 3.8 to 7.6 kHz, whitened and moved up, and noise with their temporal envelope, both shaped
+by the levels of the file (after spectral band replication, ISO/IEC 14496-3, 4.6.18). The decorrelated copy of the mid
 channel has its bins late by 10 to 30 ms and turning, in groups, and its level follows the mid channel's.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -98,7 +99,7 @@ def decorrelate(core: np.ndarray, time: int) -> np.ndarray:
         time: number of the first frame.
     """
     out, frames = np.zeros_like(core), np.arange(time, time + len(core))[:, None]
-    for n, (begin, end) in enumerate(zip(GROUPS[:-1], GROUPS[1:], strict=True)):
+    for n, (begin, end) in enumerate(itertools.pairwise(GROUPS)):
         delay = DELAYS[n % len(DELAYS)]
         turned = np.exp(1j * np.pi * (n + 0.5 + 2 * frames[delay:] * TURNS[n % len(TURNS)] / FRAME_RATE))
         out[delay:, begin:end] = core[:-delay, begin:end] * turned
