@@ -1,4 +1,4 @@
-"""Parametric records of version 1.1: high band and stereo. Specified in spec/aldm-format.md, section 11.
+"""Parametric records of version 1.1: high band and stereo. Specified in spec/aldm-format.md, section 14.
 
 A track is what a record says over the duration of its packet: segments, each with a vector of integers that holds for
 its duration. The vectors are coded as differences to the one before, under the adaptive tables of section 5.1.
@@ -18,7 +18,7 @@ from .errors import DamageError
 
 UNIT_HOPS = 4  # durations of segments count units of 40 ms
 DURATIONS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # of segments, in units; the last one of a packet may be cut
-START_LEVEL = 24  # of section 5.1: mean magnitudes at the start of a record
+START_LEVEL = 40
 HIGH_BANDS = 8
 STEREO_BANDS = 14
 MAX_LEVEL_DIFFERENCE = 15  # a difference of this magnitude or more: the other channel is silent

@@ -75,7 +75,7 @@ class StreamReader:
         self._ended = False
         self._reached = 0  # end of the last whole packet, in hops
         self._next = 0  # number of the next packet
-        self._parameters: dict[int, bytes] = {}  # of the next packet
+        self._parameters: dict[tuple[int, bytes], bytes] = {}  # of the next packet: by kind and number
 
     def tags(self) -> list[str]:
         """Comments before the first packet. This reads up to that packet; `packets` still gives all of it."""
@@ -112,7 +112,7 @@ class StreamReader:
             elif record.kind == END:
                 self._end(record, held)
             elif record.kind in PARAMETRIC and self.header.parametric:
-                self._parameters.setdefault(record.kind, record.body)
+                self._parameters.setdefault((record.kind, record.body[:1]), record.body)
             elif record.kind == PACKET:
                 if first and not sought:
                     sought = True
@@ -154,10 +154,11 @@ class StreamReader:
         return f"packet {number} at {number * self.header.packet_hops / HOPS_PER_SECOND:.2f} s"
 
     def _parse(self, record: Record) -> Item | None:
-        parameters, self._parameters = self._parameters, {}
-        if any(body[:1] != bytes([record.index & 0xFF]) for body in parameters.values()):
+        found, self._parameters = self._parameters, {}
+        own = bytes([record.index & 0xFF])
+        parameters = {kind: body for (kind, number), body in found.items() if number == own}
+        if len(parameters) < len(found):
             self.damage.append(f"{self.place(record.index)}: high band or stereo record of another packet")
-            parameters = {kind: body for kind, body in parameters.items() if body[:1] == bytes([record.index & 0xFF])}
         if self._ended:
             self.damage.append(f"{self.place(record.index)}: after the end")
             return None

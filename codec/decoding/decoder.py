@@ -176,7 +176,10 @@ class Decoder:
             if skip >= stop:
                 continue
             if self._parametric:
-                self._add_parameters(item, hops, slice(skip, stop), lost=frames is None)
+                packet = None if frames is None else item.packet
+                self._parametric.add(
+                    hops, slice(skip, stop), packet, *(self.parameters(item) if packet else (None, None))
+                )
             if frames is None:
                 missing += stop - skip
                 continue
@@ -189,22 +192,18 @@ class Decoder:
         if pushed or missing:
             yield from bank.flush()
 
-    def _add_parameters(self, item: Item, hops: int, part: slice, lost: bool) -> None:
-        """What high band and stereo records say of a part of a packet goes to the parametric decoder.
-
-        Args:
-            lost: the packet is missing, or does not decode.
-        """
-        assert self._parametric
-        packet, found = (None if lost else item.packet), dict[int, Any]()
+    def parameters(self, item: Item) -> tuple[HighBand | None, Stereo | None]:
+        """What high band and stereo records say of a packet that is not missing; None where they do not decode."""
+        found = list[Any]()
         for kind, record in ((container.HIGH_BAND, HighBand), (container.STEREO, Stereo)):
-            if packet is not None and kind in item.parameters:
-                try:
-                    found[kind] = record.parse(item.parameters[kind], packet)
-                except DamageError as error:
-                    self.damage.append(f"{self.reader.place(item.number)}: {error}")
-                    self._refuse()
-        self._parametric.add(hops, part, packet, found.get(container.HIGH_BAND), found.get(container.STEREO))
+            try:
+                body = item.parameters.get(kind)
+                found.append(body and item.packet and record.parse(body, item.packet))
+            except DamageError as error:
+                found.append(None)
+                self.damage.append(f"{self.reader.place(item.number)}: {error}")
+                self._refuse()
+        return found[0], found[1]
 
     def _items(self, first: int) -> Iterator[Item]:
         """Packets from number `first` on, and errors where damage ends it."""
