@@ -33,6 +33,7 @@ MIN_RATE_USE = 0.9  # of a bitrate: if the finest quality takes less, a note say
 GROUPS = {
     "Options": ("bitrate", "quality", "model", "device", "force", "help"),
     "Input and output": ("strict", "raw", "tags", "no_tags", "index", "quiet", "verbose"),
+    "Full band and stereo": ("stereo", "no_high_band"),
     "Packets and latency": ("packet", "low_latency"),
     "Diffusion": ("layers", "steps", "codebook", "block", "atoms"),
     "AudioLDM 2 checkpoints": ("prompt", "dtype", "posterior", "std_limit"),
@@ -59,6 +60,12 @@ arecord -f S16_LE -r 16000 | aldm encode - live.aldm --low-latency
 @click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="Store it in the file. May be repeated.")
 @click.option("--no-tags", is_flag=True, help="Do not take over the tags of IN.")
 @click.option("--index", is_flag=True, help="Write where packets are, for readers that cannot scan the file.")
+@click.option(
+    "--stereo", type=click.Choice(["auto", "parametric", "discrete", "mono"]), default="auto", show_default=True,
+    help="Two channels. parametric: one coded channel and the stereo image as parameters; discrete: two coded "
+    "channels; mono: mixed to one; auto: parametric below 6 kbit/s.",
+)  # fmt: skip
+@click.option("--no-high-band", is_flag=True, help="Leave out what is above 8 kHz, instead of describing it.")
 @click.option("--packet", type=click.FloatRange(0.16, 10.24), metavar="S", help="Packet length.  [default: 10.24 s]")
 @click.option("--low-latency", is_flag=True, help=f"For live sound: packets of {LOW_LATENCY} s, which cost more bits.")
 @click.option(
@@ -86,6 +93,8 @@ def encode(
     model: str | None,
     packet: float | None,
     low_latency: bool,
+    stereo: str,
+    no_high_band: bool,
     strict: bool,
     raw: str | None,
     tags: tuple[str, ...],
@@ -135,9 +144,10 @@ def encode(
             codec = Codec.from_pretrained(model, **loading)
             detail(f"model {codec.model.name or model}, device {codec.model.device}")
             level, warnings = None, list[str]()
+            bands: dict[str, Any] = {"high_band": not no_high_band, "stereo": stereo}
             if header is not None:
                 samples = WavSamples(stream, header)
-                rates = {"bitrate": bitrate, "quality": quality, "comments": tags}
+                rates = {"bitrate": bitrate, "quality": quality, "comments": tags, **bands}
                 seconds, size = encode_live(codec, samples, out, rates)
                 cut = samples.truncated
                 warnings = [samples.shortfall] if cut else []
@@ -151,7 +161,7 @@ def encode(
                 with bar:
                     data = codec.encode(
                         reader, bitrate=bitrate, quality=quality, layers=layers, ddcm=ddcm, steps=steps, prompt=prompt,
-                        comments=comments, index=index, progress=progress,
+                        comments=comments, index=index, progress=progress, **bands,
                     )  # fmt: skip
                 out.write(data)
                 size, level = len(data), Header.parse(data).quality

@@ -69,13 +69,14 @@ def play(
         header = reader.header
         codec = load_codec(reader, model, {"vocoder": vocoder, **loading})
         decoder = codec.decoder(reader, layers=layers, refine=refine)
-        sound = Sound(decoder.blocks(False, start, duration), codec.sample_rate, header.channels, "s16", True)
+        blocks = decoder.blocks(start=start, duration=duration)
+        sound = Sound(blocks, decoder.output_rate(), header.channels, "s16", True)
         command = shlex.split(player) if player else _find_player()
         if "{}" in command:
             _play_file(command, sound)
         elif command:
             with _piped(command) as out, contextlib.suppress(BrokenPipeError):  # the player was closed
-                sound.stream(out, decoder.length(False, start, duration))
+                sound.stream(out, decoder.length(start=start, duration=duration))
         else:
             _play_here(sound)
     if say_damage(source, decoder):

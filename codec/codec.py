@@ -23,6 +23,7 @@ from .encoding.encoder import Encoder
 from .encoding.file import encode_file
 from .encoding.live import LiveEncoder
 from .encoding.settings import EncodeSettings, check_quality
+from .fullband.encoder import ParametricEncoder, ParametricSettings
 from .hub import download_model, is_repository
 from .levels import step_size
 from .model import Model
@@ -114,6 +115,8 @@ class Codec:
         prompt: str | None = None,
         comments: Iterable[str] = (),
         index: bool = False,
+        high_band: bool = True,
+        stereo: str = "auto",
         progress: Progress = lambda seconds: None,
     ) -> bytes:
         """Audio -> the bytes of an .aldm file.
@@ -131,6 +134,9 @@ class Codec:
             prompt: description of the sound for the denoiser of a model that takes text; stored in the file.
             comments: "NAME=value" strings stored in the file, as in Vorbis comments.
             index: append the offsets of the packets. Without them, readers follow the lengths of records.
+            high_band: describe what is above 8 kHz, where there is something, by about 0.1 kbit/s.
+            stereo: of two channels. "parametric": code one, and describe the stereo image by about 0.1 kbit/s;
+                "discrete": code both; "mono": mix them to one; "auto": parametric below 6 kbit/s.
             progress: called with the seconds of audio that are analysed.
 
         Raises:
@@ -142,8 +148,12 @@ class Codec:
         comments = [*self.model.tags(), *prompts, *without_reserved_tags(comments)]
         encoder = Encoder(self.model.with_prompt([], prompt, 0).with_prompt(comments, None, 0))
         reader = source if isinstance(source, AudioReader) else AudioReader(source, sample_rate)
-        packets = self._analyzer.spool(reader, progress)
-        return encode_file(encoder, reader, packets, self.packet_hops, settings, comments, index)
+        setting = ParametricSettings.choose(
+            reader.sample_rate, reader.channels, high_band, stereo, bitrate, settings.level
+        )
+        parametric = ParametricEncoder(reader.sample_rate, reader.channels, setting)
+        packets = self._analyzer.spool(reader, parametric, progress)
+        return encode_file(encoder, reader, packets, parametric.channels, self.packet_hops, settings, comments, index)
 
     @generator_with_torch_defaults
     def analyze(self, source: Any, sample_rate: int | None = None) -> Iterator[AnalyzedPacket]:
@@ -160,19 +170,23 @@ class Codec:
         bitrate: float | None = None,
         quality: int | None = None,
         comments: Iterable[str] = (),
+        high_band: bool = True,
+        stereo: str = "auto",
     ) -> LiveEncoder:
         """An encoder for live sound: `push` blocks, get packets; `flush` at the end.
 
         Args:
             sample_rate, channels: of the blocks that will be pushed.
-            bitrate, quality, comments: as for `encode`; with a bitrate, every packet has a quality of its own.
+            bitrate, quality, comments, high_band, stereo: as for `encode`; with a bitrate, every packet has a quality
+                of its own.
 
         Raises:
             ValueError: a quality or bitrate out of range.
         """
         settings = EncodeSettings.check(self.model, bitrate, quality)
         extra = b"".join(map(container.pack_comment, (*self.model.tags(), *without_reserved_tags(comments))))
-        return LiveEncoder(self._analyzer, sample_rate, channels, settings, extra)
+        choice = ParametricSettings.choose(sample_rate, channels, high_band, stereo, bitrate, settings.level)
+        return LiveEncoder(self._analyzer, sample_rate, channels, settings, choice, extra)
 
     @with_torch_defaults
     def tokens(
@@ -257,6 +271,7 @@ class Codec:
         source: Any,
         *,
         original_rate: bool = False,
+        rate: int | None = None,
         start: float = 0.0,
         duration: float | None = None,
         **options: Any,
@@ -265,7 +280,9 @@ class Codec:
 
         Args:
             source: bytes, a path, or a binary file object.
-            original_rate: resample to the rate of what was encoded; otherwise 16 kHz.
+            original_rate: resample to the rate of what was encoded. Files of version 1.1, which may have a high band,
+                always are; others otherwise have 16 kHz.
+            rate: another rate, Hz; at 16000 or less the high band is left out.
             start, duration: part to decode, seconds.
             options: `strict`, `layers`, `refine`, `prompt`, `from_step`, `max_duration`: see `DecodeOptions`.
 
@@ -278,7 +295,7 @@ class Codec:
             ValueError: no sound between `start` and the end, or more than `max_duration`.
         """
         decoder = self.decoder(read_bytes(source), **options)
-        return np.concatenate(list(decoder.blocks(original_rate, start, duration)), 1)
+        return np.concatenate(list(decoder.blocks(original_rate, start, duration, rate)), 1)
 
     @with_torch_defaults
     def decoder(self, source: bytes | BinaryIO | StreamReader, **options: Any) -> Decoder:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from torch import Tensor
 
 from ...format import container
 from ...format.errors import DamageError
+from ...format.parameters import HighBand, Stereo
 from ...format.stream import Item, StreamReader
 from ..audio.resampling import length_at, resample
 from ..dsp.loudness import PEAK, peak_of
+from ..fullband.spectra import FULL_RATE
+from ..fullband.synthesis import ParametricDecoder
 from ..stages import CodecModel
 from ..torch_defaults import generator_with_torch_defaults, with_torch_defaults
 from ..values import DecodedLatents, Frames
@@ -51,15 +54,35 @@ class Decoder:
         self._packets = PacketDecoder(model, self.header, options)
         self.refine = self._packets.refine
         self._history: list[Tensor | None] = [None] * self.header.channels  # latents before the next packet
+        self._parametric: ParametricDecoder | None = None
+
+    def output_rate(self, original_rate: bool = False, rate: int | None = None) -> int:
+        """Rate of the samples that `blocks` gives with these arguments, Hz.
+
+        Raises:
+            ValueError: a rate out of range.
+        """
+        core = self.model.mel.sample_rate
+        if rate is not None:
+            if isinstance(rate, bool) or not 1000 <= rate <= container.MAX_RATE:
+                raise ValueError(f"a rate is 1000 to {container.MAX_RATE} Hz, not {rate}")
+            return int(rate)
+        own = original_rate or (self.header.parametric and self.header.sample_rate > core)
+        return self.header.sample_rate if own else core
 
     @generator_with_torch_defaults
     def blocks(
-        self, original_rate: bool = False, start: float = 0.0, duration: float | None = None
+        self,
+        original_rate: bool = False,
+        start: float = 0.0,
+        duration: float | None = None,
+        rate: int | None = None,
     ) -> Iterator[np.ndarray]:
         """The sound, or a part of it, as blocks [C, n], each as soon as its packet is read. To be called once.
 
         Args:
-            original_rate: resample to the rate of what was encoded.
+            original_rate: resample to the rate of what was encoded. Files with a high band always are.
+            rate: another rate, Hz; at 16000 or less the high band is left out.
             start, duration: seconds; of a seekable file, only what they need is read.
 
         Raises:
@@ -67,13 +90,18 @@ class Decoder:
             ValueError: nothing there, or more than `max_duration`.
         """
         own, hop = self.model.mel.sample_rate, self.model.mel.hop_length
-        rate = self.header.sample_rate if original_rate else own
+        rate = self.output_rate(original_rate, rate)
         begin, end = self._sample_range(rate, start, duration)
         first = max(0, begin * container.HOPS_PER_SECOND // rate - EDGE)
         last = math.inf if duration is None else -(-int(end) * container.HOPS_PER_SECOND // rate) + EDGE
         channels = self.header.channels
         piece = max(1, BLOCK_VALUES * own // (channels * max(rate, own)))
-        blocks = resample(self._synthesize(first, last, piece), own, rate, channels)
+        blocks, made = self._synthesize(first, last, piece), own
+        if self.header.parametric:
+            made = own if rate <= own else FULL_RATE
+            self._parametric = ParametricDecoder(channels, made, first)
+            blocks = self._parametric.blocks(blocks)
+        blocks = resample(blocks, made, rate, channels)
         offset, given = first * hop * rate // own, 0
         for block in trim(blocks, begin - offset, lambda: min(end, self._total_samples(rate)) - offset):
             given += block.shape[1]
@@ -85,13 +113,19 @@ class Decoder:
             seconds = self.reader.hops / container.HOPS_PER_SECOND
             raise ValueError(f"nothing to decode from {start:g} s on: the file has {seconds:.2f} s")
 
-    def length(self, original_rate: bool = False, start: float = 0.0, duration: float | None = None) -> int | None:
+    def length(
+        self,
+        original_rate: bool = False,
+        start: float = 0.0,
+        duration: float | None = None,
+        rate: int | None = None,
+    ) -> int | None:
         """How many samples `blocks` will give, if the file is whole; None: it does not say yet.
 
         Raises:
             ValueError: nothing there.
         """
-        rate = self.header.sample_rate if original_rate else self.model.mel.sample_rate
+        rate = self.output_rate(original_rate, rate)
         begin, end = self._sample_range(rate, start, duration)
         end = min(end, self._total_samples(rate))
         return int(end) - begin if self.reader.samples is not None else None
@@ -128,6 +162,11 @@ class Decoder:
             frames = crossfade.join(frames, hops)
             if skip >= stop:
                 continue
+            if self._parametric:
+                packet = None if frames is None else item.packet
+                self._parametric.add(
+                    hops, slice(skip, stop), packet, *(self.parameters(item) if packet else (None, None))
+                )
             if frames is None:
                 missing += stop - skip
                 continue
@@ -139,6 +178,19 @@ class Decoder:
         yield from bank.fill(missing, None)
         if pushed or missing:
             yield from bank.flush()
+
+    def parameters(self, item: Item) -> tuple[HighBand | None, Stereo | None]:
+        """What high band and stereo records say of a packet that is not missing; None where they do not decode."""
+        found = list[Any]()
+        for kind, record in ((container.HIGH_BAND, HighBand), (container.STEREO, Stereo)):
+            try:
+                body = item.parameters.get(kind)
+                found.append(body and item.packet and record.parse(body, item.packet))
+            except DamageError as error:
+                found.append(None)
+                self.damage.append(f"{self.reader.place(item.number)}: {error}")
+                self._raise_on_damage()
+        return found[0], found[1]
 
     def _items(self, first: int) -> Iterator[Item]:
         """Packets from number `first` on, and errors where damage ends it."""

@@ -14,6 +14,7 @@ from ...format import container
 from ..audio.framing import Framer, Window
 from ..audio.reader import AudioReader
 from ..dsp.loudness import PEAK, gain_of
+from ..fullband.encoder import ParametricEncoder
 from ..stages import CodecModel
 from ..values import LoudnessTarget
 
@@ -48,21 +49,27 @@ class AnalyzedPacket:
         hops: duration in units of 10 ms.
         gains: one per channel, as in `Packet`.
         channels: those that are neither silent nor a copy.
+        parameters: its high band and stereo records.
     """
 
     hops: int
     gains: list[int] = field(default_factory=list)
     channels: list[AnalyzedChannel] = field(default_factory=list)
+    parameters: bytes = b""
 
 
 class Spool:
-    """Analysed packets, to be read again and again; those of a long file lie in a temporary file."""
+    """Analysed packets, to be read again and again; those of a long file lie in a temporary file.
+
+    Attributes:
+        parameter_bytes: of their high band and stereo records.
+    """
 
     IN_MEMORY = 1 << 25  # bytes; ten minutes have 14 MB for each channel
 
     def __init__(self, packets: Iterable[AnalyzedPacket] = ()):
         self._file = tempfile.SpooledTemporaryFile(self.IN_MEMORY)  # noqa: SIM115
-        self._count = 0
+        self._count = self.parameter_bytes = 0
         for packet in packets:
             self.append(packet)
 
@@ -70,6 +77,7 @@ class Spool:
         """Add one. All others have to be read to their end."""
         pickle.dump(packet, self._file)
         self._count += 1
+        self.parameter_bytes += len(packet.parameters)
 
     def __len__(self) -> int:
         return self._count
@@ -93,10 +101,11 @@ class Analyzer:
         behind, context = model.overlap * mel.hop_length, model.context * mel.hop_length
         return Framer(self.packet_vectors * patch, mel.pad, patch, behind, context)
 
-    def spool(self, reader: AudioReader, progress: Progress) -> Spool:
-        """All packets of a reader."""
+    def spool(self, reader: AudioReader, parametric: ParametricEncoder, progress: Progress) -> Spool:
+        """All packets of a reader, with their high band and stereo records."""
         packets, seconds = Spool(), reader.samples / reader.sample_rate
-        for packet in self.analyze(reader.blocks(self.model.mel.sample_rate)):
+        for packet in self.analyze(parametric.blocks(reader)):
+            packet.parameters = parametric.records(len(packets), packet.hops, packet.gains)
             packets.append(packet)
             progress(min(seconds, len(packets) * self.packet_hops / container.HOPS_PER_SECOND))
         return packets

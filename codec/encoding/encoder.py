@@ -102,7 +102,7 @@ class Encoder:
         own_quality: bool = False,
         gains: Gains | None = None,
     ) -> Iterator[bytes]:
-        """Records of packets, from number `first` on.
+        """Records of packets, from number `first` on, with those that describe their high band and stereo image.
 
         Args:
             point: quality; None: the enhancement layer is all that there is.
@@ -145,6 +145,8 @@ class Encoder:
             known.update(zip(numbers, output_gains(self.model, packets, flat, step), strict=True))
         quality = point.level if point is not None and own_quality else None
         for index, packet, payload, body in zip(numbers, packets, payloads, bodies, strict=True):
+            if packet.parameters:
+                yield packet.parameters
             record = Packet(packet.hops, known[index], payload, quality)
             yield container.pack_record(container.PACKET, record.pack(), index)
             if body is not None and packet.channels:

@@ -19,6 +19,7 @@ def encode_file(
     encoder: Encoder,
     reader: AudioReader,
     packets: Spool,
+    channels: int,
     packet_hops: int,
     settings: EncodeSettings,
     comments: Iterable[str],
@@ -28,6 +29,7 @@ def encode_file(
 
     Args:
         reader: of the audio that the packets come from.
+        channels: of the packets.
         packet_hops: duration of every packet but the last.
         comments: "NAME=value".
         index: end with the offsets of the packets.
@@ -35,18 +37,21 @@ def encode_file(
     extra = b"".join(map(container.pack_comment, comments))
     limit = math.inf if settings.bitrate is None else settings.bitrate * 125 * (reader.samples / reader.sample_rate)
     index_bytes = MIN_RECORD_BYTES + 2 * len(packets) if index else 0
-    plan = encoder.plan(packets, limit - container.HEADER_SIZE - len(extra) - index_bytes, settings)
+    fixed = container.HEADER_SIZE + len(extra) + index_bytes + packets.parameter_bytes
+    version = container.PARAMETRIC_VERSION if packets.parameter_bytes else container.VERSION
+    plan = encoder.plan(packets, limit - fixed, settings)
     gains = Gains()
 
     def write(point: OperatingPoint | None) -> bytes:
         header = Header(
             sample_rate=reader.sample_rate,
-            channels=reader.channels,
+            channels=channels,
             samples=reader.samples,
             quality=container.NO_BASE if point is None else point.level,
             packet_hops=packet_hops,
             model=encoder.model.fingerprint[:4],
             layers=plan.layer is not None,
+            version=version,
         )
         start = header.pack() + extra
         records = encoder.records(plan.packets, point, plan.layer, gains=gains)

@@ -10,9 +10,9 @@ import numpy as np
 from ...format import container
 from ...format.container import Header
 from ..audio.framing import Window
-from ..audio.resampling import Resampler
 from ..audio.samples import check_layout, check_samples
 from ..errors import AudioError
+from ..fullband.encoder import DOWNMIX_SECONDS, ParametricEncoder, ParametricSettings
 from ..torch_defaults import with_torch_defaults
 from .analysis import AnalyzedPacket, Analyzer
 from .encoder import Encoder, Gains
@@ -43,23 +43,27 @@ class LiveEncoder:
         sample_rate: int,
         channels: int,
         settings: EncodeSettings,
+        parametric: ParametricSettings,
         preamble: bytes = b"",
     ):
         check_layout(channels, sample_rate)
         self.sample_rate, self.channels, self.samples, self.bytes = sample_rate, channels, 0, 0
         model = analyzer.model
         self._analyzer, self._encoder, self._framer = analyzer, Encoder(model), analyzer.framer()
-        self._resampler = Resampler(sample_rate, model.mel.sample_rate, channels)
+        self._parametric = ParametricEncoder(sample_rate, channels, parametric)
         self._level, self._bitrate = settings.level, settings.bitrate
         heard = analyzer.packet_hops + model.overlap + model.context
         self.latency = heard / container.HOPS_PER_SECOND + model.mel.pad / model.mel.sample_rate
+        if self._parametric.mixes:
+            self.latency += DOWNMIX_SECONDS
         header = Header(
             sample_rate=sample_rate,
-            channels=channels,
+            channels=self._parametric.channels,
             samples=None,
             quality=container.OWN_QUALITY if settings.level is None else settings.level,
             packet_hops=analyzer.packet_hops,
             model=model.fingerprint[:4],
+            version=parametric.version,
         )
         self._pending = header.pack() + preamble  # goes out with the first block
         self._packets, self._seconds = 0, 0.0  # that are coded
@@ -78,7 +82,7 @@ class LiveEncoder:
             raise AudioError(f"blocks must be [{self.channels}, n], not {block.shape}")
         check_samples(block)
         self.samples += block.shape[1]
-        return self._encode(self._framer.push(self._resampler.push(block)))
+        return self._encode(self._framer.push(self._parametric.push(block)))
 
     @with_torch_defaults
     def flush(self) -> bytes:
@@ -89,7 +93,7 @@ class LiveEncoder:
         """
         if not self.samples:
             raise AudioError("empty: no samples")
-        windows = [*self._framer.push(self._resampler.flush()), *self._framer.flush()]
+        windows = [*self._framer.push(self._parametric.flush()), *self._framer.flush()]
         data = self._encode(windows[:-1])
         self._saved, self._reserve = self._saved + self._reserve, math.inf  # nothing more is kept
         data += self._encode(windows[-1:])
@@ -101,6 +105,7 @@ class LiveEncoder:
         data, self._pending = self._pending, b""
         for window in windows:
             [packet] = self._analyzer.analyze_windows([window])
+            packet.parameters = self._parametric.records(self._packets, packet.hops, packet.gains)
             if self._level is not None:
                 packets = self._encoder.compensated([packet], self._level)
                 point = OperatingPoint.fixed(self._level)
@@ -122,14 +127,15 @@ class LiveEncoder:
         keep = max(0, min(least - self._reserve, budget / 32))
         self._reserve, self._saved = self._reserve + keep, self._saved - keep
         allowed = budget + self._saved
-        guess = rate.search(allowed - 1, [packet], tolerance=COARSE_TOLERANCE)
+        fixed = 1 + len(packet.parameters)
+        guess = rate.search(allowed - fixed, [packet], tolerance=COARSE_TOLERANCE)
         packets, gains = list(self._encoder.compensated([packet], guess.level)), Gains()
 
         def encode(point: OperatingPoint) -> bytes:
             records = self._encoder.records(packets, point, first=self._packets, own_quality=True, gains=gains)
             return b"".join(records)
 
-        point = rate.search(BUDGET_MARGIN * allowed - 1, packets, guess.rate)
+        point = rate.search(BUDGET_MARGIN * allowed - fixed, packets, guess.rate)
         record = rate.encode_within(point, max(allowed, 1), encode, steer=False)
         self._saved = min(self._saved + budget - len(record), BURST_SECONDS * a_second)
         return record
