@@ -1,4 +1,4 @@
-"""One clip through every stage of the codec: what each of them costs."""
+"""One clip through every stage of the codec: the loss in each."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from urllib.parse import quote
 
 import soundfile as sf
 
-from .codecs import Aldm, ExactMel, Unquantized, number
+from .codecs.base import AudioCodec, number
+from .codecs.ours import Aldm, ExactMel, Unquantized
 from .metrics import SAMPLE_RATE, Wave, score
 from .plots import plot_spectrograms
-from .run import load
+from .sources import load
 
 
 def analyze(
@@ -38,7 +39,7 @@ def analyze(
     original = load(clip)
     out.mkdir(parents=True, exist_ok=True)
     codec = Aldm(model)
-    stages: list[tuple[str, Aldm, str]] = [("exact mel, Griffin-Lim", ExactMel(model, "griffin-lim"), "ceiling")]
+    stages: list[tuple[str, AudioCodec, str]] = [("exact mel, Griffin-Lim", ExactMel(model, "griffin-lim"), "ceiling")]
     if codec.codec.model.magnitude_net is not None:
         stages.append(("exact mel, vocoder", ExactMel(model), "ceiling"))
     stages.append(("autoencoder, not quantised", Unquantized(model), "ceiling"))

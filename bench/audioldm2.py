@@ -1,4 +1,4 @@
-"""What AudioLDM 2 costs: `python -m aldm.bench.audioldm2 FOLDER` times every stage at the published size.
+"""The cost of AudioLDM 2: `python -m aldm.bench.audioldm2 FOLDER` times every stage at the published size.
 
 Weights do not change what a network costs, so they are random, and nothing is downloaded; 2.5 GB are written to FOLDER
 (4.6 GB with the text encoders) by the first run.
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..codec.audioldm2.model import AudioLDM2
 from ..codec.codec import Codec
 from ..codec.errors import AldmWarning
 from ..codec.values import DecodedLatents, Latents
@@ -89,9 +90,9 @@ def timed(name: str, work: Callable[[], Any], times: int = 1) -> Any:
 def measure(folder: Path, device: str, dtype: str | None, text: bool) -> None:
     """Print a line for each stage, for 10.24 s of one channel."""
     started = time.perf_counter()
-    codec = Codec.from_pretrained(folder, device=device, dtype=dtype)
-    print(f"loading the VAE: {time.perf_counter() - started:.1f} s; {device}, {codec.model.dtype}")
-    model: Any = codec.model
+    model = AudioLDM2.from_pretrained(folder, device, dtype)
+    codec = Codec(model)
+    print(f"loading the VAE: {time.perf_counter() - started:.1f} s; {device}, {model.dtype}")
     rng = np.random.default_rng(0)
     wave = (rng.normal(size=round(SECONDS * 16000)) * 0.1).astype(np.float32)
     (packet,) = timed("mel + VAE encoder", lambda: list(codec.analyze(wave, 16000)))
@@ -110,6 +111,7 @@ def measure(folder: Path, device: str, dtype: str | None, text: bool) -> None:
         network = vocoder.renderer()
         timed(name, lambda vocoder=network: (vocoder.push(frames), vocoder.flush()))  # type: ignore[misc]
     unet = model.denoiser
+    assert unet is not None  # `write` made one
     sigma = unet.runtime.sigmas[500:501]
     step, level = torch.tensor([14.0]), torch.tensor([-1])
     timed("UNet, one step", lambda: unet(latents, sigma, latents, level, step))

@@ -1,8 +1,8 @@
-"""What the bytes of short files are for: `python -m aldm.bench.budget CLIPS...` prints the specification's table."""
+"""Where the bytes of short files go: `python -m aldm.bench.budget CLIPS...` prints the specification's table."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -13,6 +13,7 @@ from ..codec.codec import Codec
 from ..format.container import HEADER_SIZE
 from ..format.entropy import decode_indices
 from ..format.stream import read_stream
+from .experiment import clips_argument, clips_in, table_head, table_row
 
 COLUMNS = ("bytes", "header", "framing", "payload", "entropy")
 
@@ -30,7 +31,7 @@ def budget(codec: Codec, data: bytes) -> tuple[float, ...]:
     return len(data), HEADER_SIZE, len(data) - HEADER_SIZE - coded, coded, entropy
 
 
-def measure(codec: Codec, clips: tuple[Path, ...], seconds: float, bitrate: float) -> Iterator[tuple[float, ...]]:
+def measure(codec: Codec, clips: Sequence[Path], seconds: float, bitrate: float) -> Iterator[tuple[float, ...]]:
     """`budget` of the first seconds of every clip, which is repeated if it is shorter."""
     for clip in clips:
         wave = np.resize(read_audio(clip, codec.sample_rate).mean(0), round(seconds * codec.sample_rate))
@@ -38,18 +39,17 @@ def measure(codec: Codec, clips: tuple[Path, ...], seconds: float, bitrate: floa
 
 
 @click.command()
-@click.argument("clips", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@clips_argument
 @click.option("--seconds", multiple=True, default=(10.0, 1.0), show_default=True, help="Of every clip.")
 @click.option("--bitrate", multiple=True, default=(0.5, 1.5, 6.0), show_default=True, help="kbit/s.")
 def main(clips: tuple[Path, ...], seconds: tuple[float, ...], bitrate: tuple[float, ...]) -> None:
     """Print means over clips, or all in these folders."""
-    files = tuple(f for clip in clips for f in (sorted(clip.iterdir()) if clip.is_dir() else [clip]) if f.is_file())
-    codec = Codec.from_pretrained()
-    click.echo("| clip | kbit/s | " + " | ".join(COLUMNS) + " |\n" + "|---" * (len(COLUMNS) + 2) + "|")
+    files, codec = clips_in(clips), Codec.from_pretrained()
+    click.echo(table_head("clip", "kbit/s", *COLUMNS))
     for length in seconds:
         for rate in bitrate:
             means = np.mean(list(measure(codec, files, length, rate)), 0)
-            click.echo(f"| {length:g} s | {rate:g} | " + " | ".join(f"{mean:.0f}" for mean in means) + " |")
+            click.echo(table_row(f"{length:g} s", f"{rate:g}", *(f"{mean:.0f}" for mean in means)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is heard in the place of lost packets: `python -m aldm.bench.concealment CLIPS...` measures it against others.
+"""Packet loss concealment: `python -m aldm.bench.concealment CLIPS...` compares it with simpler methods.
 
 Every clip loses two packets, or one if it is short, from its middle, and is scored as a whole: nothing lost, silence in
 their place, the packet before once more, and what the decoder makes of its neighbours.
@@ -15,6 +15,7 @@ import soundfile as sf
 
 from ..codec.codec import Codec
 from ..format.container import HEADER_SIZE, HOPS_PER_SECOND, PACKET, Header, Record, read_records
+from .experiment import clips_argument, clips_in, mean_cells, table_head, table_row
 from .metrics import Wave, score
 
 COLUMNS = ("pesq", "stoi", "visqol", "mel")
@@ -37,7 +38,7 @@ def replaced(wave: Wave, numbers: set[int], size: int, make: Callable[[Wave], Wa
 
 
 def systems(codec: Codec, wave: Wave) -> dict[str, Wave]:
-    """What is compared; nothing for a clip that is too short to lose a packet in its middle."""
+    """Systems to compare; none for a clip that is too short to lose a packet in its middle."""
     data = codec.encode(wave, codec.sample_rate, quality=QUALITY)
     size = Header.parse(data).packet_hops * codec.sample_rate // HOPS_PER_SECOND
     count = -(-len(wave) // size)
@@ -54,14 +55,13 @@ def systems(codec: Codec, wave: Wave) -> dict[str, Wave]:
 
 
 @click.command()
-@click.argument("clips", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@clips_argument
 @click.option("--packet", default=1.28, show_default=True, help="Seconds of a packet.")
 def main(clips: tuple[Path, ...], packet: float) -> None:
     """Print means for each kind of sound, which is what a clip's name begins with."""
     codec = Codec.from_pretrained(packet_seconds=packet)
-    found = [p for clip in clips for p in (sorted(clip.glob("*.flac")) if clip.is_dir() else [clip])]
     rows: dict[tuple[str, str], list[list[float]]] = {}
-    for path in found:
+    for path in clips_in(clips):
         wave, rate = sf.read(path, dtype="float32")
         if rate != codec.sample_rate or wave.ndim > 1:
             raise click.ClickException(f"{path} is not a clip of 16 kHz, mono")
@@ -72,10 +72,9 @@ def main(clips: tuple[Path, ...], packet: float) -> None:
             scores = score(wave, sound, domain, COLUMNS)
             values = [scores[column] for column in COLUMNS]
             rows.setdefault((domain, name), []).append([np.nan if value is None else value for value in values])
-    print("| | clips | " + " | ".join(COLUMNS) + " |\n" + "|---" * (len(COLUMNS) + 2) + "|")
+    print(table_head("", "clips", *COLUMNS))
     for (domain, name), several in rows.items():
-        means = ["" if np.isnan(column).all() else f"{np.nanmean(column):.3f}" for column in np.transpose(several)]
-        print(f"| {domain}, {name} | {len(several)} | " + " | ".join(means) + " |")
+        print(table_row(f"{domain}, {name}", len(several), *mean_cells(several)))
 
 
 if __name__ == "__main__":

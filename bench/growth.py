@@ -13,10 +13,11 @@ import click
 import numpy as np
 
 from ..codec.audio.reader import read_audio
-from .codecs import run_command
+from .codecs.commands import run_command
+from .experiment import clips_argument, clips_in
 
 COMMAND = [sys.executable, "-m", "aldm.cli"]
-PATIENCE = 6 * 3600  # seconds for one command
+TIMEOUT = 6 * 3600  # seconds for one command
 Row = dict[str, Any]
 
 
@@ -34,8 +35,8 @@ def lengths(clips: Sequence[Path], minutes: Sequence[float], folder: Path) -> li
                 for sound in sounds:
                     file.write(sound[:left])
                     left -= min(left, len(sound))
-        encode, encode_memory = run_command([*COMMAND, "encode", source, bits, "--bitrate", "1.5", "--force"], PATIENCE)
-        decode, decode_memory = run_command([*COMMAND, "decode", bits, out, "--force"], PATIENCE)
+        encode, encode_memory = run_command([*COMMAND, "encode", source, bits, "--bitrate", "1.5", "--force"], TIMEOUT)
+        decode, decode_memory = run_command([*COMMAND, "decode", bits, out, "--force"], TIMEOUT)
         row = dict(minutes=length, bytes=Path(bits).stat().st_size, encode_seconds=encode, decode_seconds=decode)
         rows.append(row | dict(encode_megabytes=encode_memory / 1e6, decode_megabytes=decode_memory / 1e6))
         click.echo(json.dumps(rows[-1]))
@@ -51,7 +52,7 @@ def libraries(clips: Sequence[Path], numbers: Sequence[int], folder: Path, jobs:
         for i in range(number):
             (sources / f"{i}{clips[i % len(clips)].suffix}").symlink_to(clips[i % len(clips)].resolve())
         out = folder / f"coded-{number}"
-        took, memory = run_command([*COMMAND, "batch", str(sources), "--out", str(out), "--jobs", str(jobs)], PATIENCE)
+        took, memory = run_command([*COMMAND, "batch", str(sources), "--out", str(out), "--jobs", str(jobs)], TIMEOUT)
         hours = sum(len(read_audio(clips[i % len(clips)], 16000)[0]) for i in range(number)) / 16000 / 3600
         rows.append(dict(files=number, hours=hours, seconds=took, parent_megabytes=memory / 1e6))
         click.echo(json.dumps(rows[-1]))
@@ -89,14 +90,14 @@ def plot(files: list[Row], many: list[Row], out: Path) -> None:
 
 
 @click.command()
-@click.argument("clips", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@clips_argument
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for growth.json and growth.png.")
 @click.option("--minutes", default="1,10,60,180", show_default=True)
 @click.option("--files", default="20,100,400", show_default=True)
 @click.option("--jobs", default=2, show_default=True)
 def main(clips: tuple[Path, ...], out: Path, minutes: str, files: str, jobs: int) -> None:
     """Measure and plot."""
-    found = [p for clip in clips for p in (sorted(clip.glob("*.flac")) if clip.is_dir() else [clip])]
+    found = clips_in(clips)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         one = lengths(found, [float(m) for m in minutes.split(",")], Path(folder))

@@ -1,4 +1,4 @@
-"""What short packets cost: `python -m aldm.bench.latency CLIPS...` prints latency, bits and scores by packet length."""
+"""The cost of short packets: `python -m aldm.bench.latency CLIPS...` prints latency, bits and scores by length."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 import numpy as np
 
-from ..codec.audio.reader import read_audio
 from ..codec.codec import Codec
+from .experiment import clips_argument, clips_in, table_head, table_row
 from .metrics import Wave, score
+from .sources import load
 
 PACKETS = (10.24, 2.08, 0.64, 0.32)  # seconds
 METRICS = ("pesq", "stoi", "visqol", "mel")
@@ -31,15 +32,12 @@ def latency(packet: float, vocoder: str | None = None) -> float:
 
 
 @click.command()
-@click.argument("clips", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@clips_argument
 @click.option("--bitrate", default=1.5, show_default=True, help="kbit/s at which scores are compared.")
 def main(clips: tuple[Path, ...], bitrate: float) -> None:
     """Print means over clips of speech; bits are those of quality 24, relative to the longest packets."""
-    found = [p for clip in clips for p in (sorted(clip.glob("*.flac")) if clip.is_dir() else [clip])]
-    if not found:
-        raise click.UsageError("no clips there")
-    waves, most = [read_audio(path, 16000)[0] for path in found], 0
-    print("| packets, s | latency, s | with griffin-lim | bits | PESQ | STOI | ViSQOL | mel |\n" + "|---" * 8 + "|")
+    waves, most = [load(path) for path in clips_in(clips)], 0
+    print(table_head("packets, s", "latency, s", "with griffin-lim", "bits", "PESQ", "STOI", "ViSQOL", "mel"))
     for packet in PACKETS:
         codec = Codec.from_pretrained(packet_seconds=packet)
         size = sum(len(streamed(codec, wave, quality=24)) for wave in waves)
@@ -48,8 +46,7 @@ def main(clips: tuple[Path, ...], bitrate: float) -> None:
         scores = [score(*pair, "speech", METRICS) for pair in zip(waves, decoded, strict=True)]
         means = [np.mean([s[name] or np.nan for s in scores]) for name in METRICS]
         times = [latency(packet, vocoder) for vocoder in (None, "griffin-lim")]
-        numbers = [f"{number:.3f}" for number in (*times, size / most, *means)]
-        print(f"| {packet} | " + " | ".join(numbers) + " |", flush=True)
+        print(table_row(packet, *(f"{number:.3f}" for number in (*times, size / most, *means))), flush=True)
 
 
 if __name__ == "__main__":

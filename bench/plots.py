@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from .metrics import METRICS, SAMPLE_RATE, Wave
+from .metrics import ALL_METRICS, SAMPLE_RATE, Wave
 
-SHOWN = ("distillmos", "speaker_similarity", "pesq", "stoi", "visqol", "mel", "kad_yamnet")
+SHOWN = (
+    "distillmos", "speaker_similarity", "pesq", "stoi", "visqol", "mel", "kad_yamnet",
+    "visqol_48k", "level_high", "ild_error", "coherence_error",
+)  # fmt: skip
 MARKERS = "osD^vPX*"
 COLUMNS = 4  # panels side by side
 
@@ -26,7 +29,7 @@ def plot_curves(results: dict[str, Any], out: Path) -> list[Path]:
     summary = results["summary"]
     domains = sorted({row["domain"] for row in summary}, reverse=True)
     codecs = list(dict.fromkeys(row["codec"] for row in summary))
-    known = {m.name: m for m in METRICS}
+    known = {m.name: m for m in ALL_METRICS}
     panels = [
         (domain, known[name])
         for domain in domains

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import numpy as np
-import soundfile as sf
 import torch
 from torch import Tensor
 
@@ -15,7 +14,9 @@ from ..codec.codec import Codec
 from ..codec.dsp.loudness import PEAK
 from ..codec.dsp.mel import LogMel
 from ..codec.vocoders.griffin_lim import griffin_lim
+from .experiment import clips_argument, clips_in, table_head, table_row
 from .metrics import Wave, align, log_mel, waveform_metrics
+from .sources import load
 
 COLUMNS = ("SNR, dB", "correlation", "mel distance")
 
@@ -28,7 +29,7 @@ def normalised(wave: Wave, size: int) -> tuple[Tensor, float]:
 
 
 def systems(codec: Codec) -> dict[str, Callable[[Wave], Wave]]:
-    """What is compared: each takes a clip and gives what is heard."""
+    """Systems to compare: each maps a clip to the decoded clip."""
     mel, model = codec.model.mel, codec.model
     narrow = LogMel()  # AudioLDM 2's 64 bands
 
@@ -51,12 +52,9 @@ def systems(codec: Codec) -> dict[str, Callable[[Wave], Wave]]:
         latents = model.autoencoder.encode(features)
         return sound(mel, model.decode_magnitudes(latents, 0.24)) * back
 
-    def with_phases(wave: Wave, turned: bool) -> Wave:
-        return -wave if turned else np.zeros_like(wave)
-
     return {
-        "silence": lambda wave: with_phases(wave, False),
-        "the clip, sign changed": lambda wave: with_phases(wave, True),
+        "silence": np.zeros_like,
+        "the clip, sign changed": np.negative,
         "exact mel, 64 bands": lambda wave: exact(wave, narrow),
         "the same, 30 dB quieter": lambda wave: exact(wave, narrow) * 10**-1.5,
         "`base`, no quantiser": lambda wave: autoencoder(wave, False),
@@ -73,16 +71,18 @@ def figures(reference: Wave, decoded: Wave) -> list[float]:
     return [found["snr"], found["correlation"], float(np.abs(log_mel(reference) - log_mel(decoded)).mean())]
 
 
-def main(clips: list[Path]) -> None:
+@click.command()
+@clips_argument
+def main(clips: tuple[Path, ...]) -> None:
     """Print a row for each system: means over the clips."""
     codec = Codec.from_pretrained()
-    waves = [sf.read(path, dtype="float32")[0] for path in clips]
-    print("| | " + " | ".join(COLUMNS) + " |\n" + "|---" * (len(COLUMNS) + 1) + "|")
+    waves = [load(path) for path in clips_in(clips)]
+    print(table_head("", *COLUMNS))
     with torch.inference_mode():
         for name, system in systems(codec).items():
             rows = [figures(wave, system(wave).astype(np.float32)) for wave in waves]
-            print(f"| {name} | " + " | ".join(f"{value:.2f}" for value in np.mean(rows, 0)) + " |", flush=True)
+            print(table_row(name, *(f"{value:.2f}" for value in np.mean(rows, 0))), flush=True)
 
 
 if __name__ == "__main__":
-    main([Path(name) for name in sys.argv[1:]])
+    main()

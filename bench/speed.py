@@ -19,7 +19,9 @@ import numpy as np
 from ..codec.audio.reader import read_audio
 from ..codec.codec import Codec
 from ..codec.device import find_device
-from .codecs import CHECKPOINTS, Missing, Opus, TransformersCodec
+from .codecs.base import Missing
+from .codecs.hub import CHECKPOINTS, TransformersCodec
+from .codecs.opus import Opus
 
 PUBLISHED: dict[str, dict[str, Any]] = {
     "encodec": {},  # transformers' defaults are facebook/encodec_24khz
@@ -43,7 +45,7 @@ class Untrained(TransformersCodec):
 
 
 def candidates(wave: np.ndarray, folder: Path, device: str) -> dict[str, Callable[[], Times]]:
-    """What to time, by name; other codecs on the CPU only."""
+    """Systems to time, by name; other codecs on the CPU only."""
     found: dict[str, Callable[[], Times]] = {}
     for vocoder in ("network", "griffin-lim"):
         codec = Codec.from_pretrained(vocoder=vocoder, device=device)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .metrics import METRICS, kad
+from .metrics import ALL_METRICS, kad
 from .metrics.distribution import MIN_CLIPS
 
 Row = dict[str, Any]
@@ -34,7 +34,7 @@ def summarize(rows: list[Row]) -> list[Row]:
     out = []
     for (codec, setting, domain), members in groups.items():
         metrics = {}
-        for metric in METRICS:
+        for metric in ALL_METRICS:
             values = [row[metric.name] for row in members if row.get(metric.name) is not None]
             if values:
                 metrics[metric.name] = dict(zip(("mean", "low", "high"), interval(values), strict=True))
@@ -79,7 +79,7 @@ def savings(summary: list[Row], anchor: str) -> list[Row]:
 
     curves: dict[tuple[str, str, str], list[tuple[float, float]]] = defaultdict(list)
     for row in summary:
-        for metric in METRICS:
+        for metric in ALL_METRICS:
             if metric.name in row["metrics"] and row["kbps"] is not None and metric.better != "near 1":
                 sign = 1 if metric.better == "higher" else -1
                 point = (row["kbps"], sign * row["metrics"][metric.name]["mean"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-DOMAINS = ("speech", "music", "environment")
+DOMAINS = ("all", "speech", "music", "environment")
 # Labels that fit a table, and decimals. Waveform errors and ESTOI are in results.tsv alone.
 COLUMNS = {
     "pesq": ("PESQ", 2), "stoi": ("STOI", 3), "visqol": ("ViSQOL", 2), "mel": ("mel", 3),
@@ -13,6 +13,10 @@ COLUMNS = {
     "dnsmos_sig": ("SIG", 2), "dnsmos_bak": ("BAK", 2), "dnsmos_p808": ("P.808", 2),
     "texture_low": ("texture low", 2), "texture_mid": ("mid", 2), "texture_high": ("high", 2),
     "kad_speech": ("KAD speech", 2), "kad_yamnet": ("KAD YAMNet", 2),
+    "visqol_48k": ("ViSQOL 48k", 2), "visqol_channels": ("ViSQOL L, R", 2), "lsd_high": ("LSD > 8k", 1),
+    "level_high": ("level > 8k", 1), "convergence": ("convergence", 2), "ild_error": ("ILD dB", 2),
+    "coherence_error": ("coherence", 2), "correlation_error": ("correlation", 2), "mono_level": ("mono level dB", 1),
+    "mono_loss": ("mono loss dB", 2),
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What the worst files take: `python -m aldm.bench.worst` makes them, and decodes each with the command.
+"""The cost of the worst files: `python -m aldm.bench.worst` makes them, and decodes each with the command.
 
 Section 10 of spec/aldm-format.md states bounds; this makes the figures again. Each file is the worst in one way: bytes
 that are no sound, sound in few bytes, much silence in many channels at any rate, and enhancement layers with as many
@@ -56,7 +56,7 @@ class File(NamedTuple):
     options: tuple[str, ...] = ()
 
 
-class Maker:
+class FileMaker:
     """Makes files for a model folder, without loading its networks: memory of this process would count for others.
 
     Args:
@@ -189,7 +189,7 @@ def decode(file: File, folder: Path) -> tuple[float, float]:
 @click.option("--scale", default=1.0, show_default=True, help="Of the files' sizes.")
 def main(model: str | None, only: str, scale: float) -> None:
     """Print a table."""
-    maker = Maker(find_model(model), scale)
+    maker = FileMaker(find_model(model), scale)
     with tempfile.TemporaryDirectory() as folder:
         started, least = decode(maker.smallest(), Path(folder))
         print(f"The smallest file takes {started:.2f} s and {least:.0f} MB. Beyond these:\n")

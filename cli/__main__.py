@@ -8,12 +8,12 @@ from .main import main
 
 
 def run() -> None:
-    """Run the command, and leave without the half second in which Python would take torch apart."""
+    """Run the command, and exit without the half second that Python takes to finalise torch."""
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass  # a standard stream that the shell closed: files would get its number, and what is meant for it
     os.close(number)
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
-    gc.set_threshold(100_000)  # what torch makes when it is imported stays; looking through it takes long
+    gc.set_threshold(100_000)  # torch's objects stay; scanning them takes long
     try:
         main()
     except SystemExit as end:

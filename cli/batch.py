@@ -1,4 +1,4 @@
-"""`aldm batch`: a library of audio in one command, in parallel; a stopped run goes on where it was."""
+"""`aldm batch`: a library of audio in one command, in parallel; the same command resumes a stopped run."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .checkpoint import DEVICE_HELP
 from .inputs import LeftOut, find_inputs
 from .messages import PARTIAL, printable, say, verbosity_options, warn
 from .options import Command, rate_options
-from .run_log import LOG, Row, choose, count_reasons, locked_log, new_rows, read_log, write_summary
+from .run_log import LOG, Row, count_reasons, locked_log, new_rows, read_log, rows_to_do, write_summary
 
-INCOMPLETE = ".aldm-partial"  # folder of what is not complete yet; emptied when a run begins and ends
+INCOMPLETE = ".aldm-partial"  # folder of incomplete files; emptied when a run begins and ends
 SAY_EVERY = 30.0  # seconds, where there is no terminal
 SHOWN = 20  # lines about inputs; summary.json has them all
-PER_GPU = 4  # processes: most of what is left to do is the CPU's
+PER_GPU = 4  # processes: most of the work is the CPU's
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -88,9 +88,9 @@ def batch(
 ) -> None:
     """Encode files, folders, glob patterns or a manifest into --out, which mirrors their tree.
 
-    What is done and unchanged is skipped: a stopped run goes on when the same command is given again. A file that
-    cannot be encoded is a line of the report. Folders are searched for files with a suffix or a begin of audio or
-    video, behind links too. Writes batch.jsonl, summary.json and, where pyarrow is installed, summary.parquet.
+    Finished, unchanged inputs are skipped: the same command resumes a stopped run. A file that cannot be encoded is a
+    line of the report. Folders are searched for files with the suffix or the first bytes of audio or video; links are
+    followed. Writes batch.jsonl, summary.json and, where pyarrow is installed, summary.parquet.
 
     With --tokens, writes tokens-000000.parquet or .tar and so on, which aldm.codec.TokenDataset reads. With --engine
     ray, files have the same paths on all machines of the cluster.
@@ -131,7 +131,7 @@ def batch(
             from .shards import Shards, assign
 
             assign(rows, log, out, kind, shard_size or 1000, force)
-        todo = choose(rows, log, out, force)
+        todo = rows_to_do(rows, log, out, force)
         started = time.monotonic()
         partial = Path(os.path.abspath(out)) / INCOMPLETE
         shutil.rmtree(partial, ignore_errors=True)
@@ -153,16 +153,16 @@ def batch(
             if engine == "ray":
                 from .ray_engine import on_ray
 
-                given = (model, options["model"], 1, device)
+                initargs = (model, options["model"], 1, device)
                 place: dict[str, Any] = dict(scratch=partial, address=address, per_gpu=PER_GPU, device=device)
-                running = on_ray(function, tasks, jobs, worker.start, *given, **place)
+                running = on_ray(function, tasks, jobs, worker.start, *initargs, **place)
             else:
                 from ..codec.processes import in_processes
 
                 cores = os.cpu_count() or 1
                 jobs = jobs or (cores if device in (None, "cpu") else min(cores, PER_GPU))
-                given = (model, options["model"], max(1, cores // jobs), device)
-                running = contextlib.closing(in_processes(function, tasks, jobs, worker.start_process, *given))
+                initargs = (model, options["model"], max(1, cores // jobs), device)
+                running = contextlib.closing(in_processes(function, tasks, jobs, worker.start_process, *initargs))
             with running as results:
                 stopped = _run(todo, results, out, keep)
         finally:
@@ -171,7 +171,7 @@ def batch(
 
 
 def _token_options(folder: Path, codebook: str | None, quality: int | None) -> dict[str, Any]:
-    """What decides which tokens a model gives."""
+    """Options that determine the tokens of a model."""
     from ..codec.errors import ModelError
     from ..codec.model_folder import VECTORS, fingerprint
 
@@ -187,7 +187,7 @@ def _token_options(folder: Path, codebook: str | None, quality: int | None) -> d
 def _run(
     todo: list[Row], results: Iterator[tuple[worker.Task, Any]], out: Path, keep: Callable[[Row], list[Row]]
 ) -> str:
-    """Work, and log rows when they are done, which `keep` says. Returns why it stopped early, or ""."""
+    """Run the tasks and log the rows that `keep` returns. Returns the reason for an early stop, or ""."""
     said, seconds, started = time.monotonic(), 0.0, time.monotonic()
     hidden = not sys.stderr.isatty()
     bar = click.progressbar(length=len(todo), label="encoding", file=sys.stderr, hidden=hidden, show_pos=True)
@@ -218,7 +218,7 @@ def _run(
 
 
 def _report(rows: list[Row], left_out: list[LeftOut], out: Path, took: float, stopped: str) -> None:
-    """Write the summary, say what happened, and leave with the exit code."""
+    """Write the summary, report, and exit with the exit code."""
     summary = write_summary(rows, left_out, out, took, stopped)
     for error in summary["errors"][:SHOWN]:
         click.echo(f"{printable(error['source'])}: {error['error']}", err=True)
@@ -234,6 +234,6 @@ def _report(rows: list[Row], left_out: list[LeftOut], out: Path, took: float, st
     if left_out:
         say(f"{len(left_out)} files left out: {count_reasons(left_out)}; summary.json names them")
     if stopped:
-        raise click.ClickException(f"stopped: {stopped}. What is written is whole; the same command goes on")
+        raise click.ClickException(f"stopped: {stopped}. Finished files are complete; the same command resumes")
     if summary["failed"] or summary["partial"]:
         sys.exit(PARTIAL)

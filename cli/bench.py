@@ -45,7 +45,7 @@ def _say(line: str) -> None:
 )
 @click.option(
     "--command", "commands", multiple=True, type=(str, str, str), metavar="NAME ENCODE DECODE",
-    help="Any codec, as two shell commands with {in}, {bits}, {out} and {bitrate} in them; repeat for more.",
+    help="Any codec, as two shell commands with {in}, {bits}, {out}, {bitrate} and {rate} in them; repeat.",
 )  # fmt: skip
 @click.option("--bitrate", default="0.75,1.5,3,6", show_default=True, callback=_bitrates, help="kbit/s, with commas.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the results.")
@@ -64,6 +64,10 @@ def _say(line: str) -> None:
     help="YAMNet as TFLite (0.975 s of sound in), for the distance between sets of any sounds.",
 )  # fmt: skip
 @click.option(
+    "--fullband", is_flag=True,
+    help="Code and measure at the clips' own rate and in stereo; codecs that cannot get 16 kHz mono.",
+)  # fmt: skip
+@click.option(
     "--ratings", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="File that a blind session of the report exported, for its table of ratings; repeat for more.",
 )  # fmt: skip
@@ -78,6 +82,7 @@ def bench(
     jobs: int,
     listen: int,
     yamnet: Path | None,
+    fullband: bool,
     ratings: tuple[Path, ...],
 ) -> None:
     """Measure codecs on CLIPS (files or folders): bitrate against fidelity, naturalness, speed and memory.
@@ -92,8 +97,8 @@ def bench(
     from ..bench.codecs import Commands
     from ..bench.plots import plot_curves
     from ..bench.report import write_report
-    from ..bench.run import BenchError
     from ..bench.run import bench as run
+    from ..bench.sources import BenchError
     from ..bench.statistics import read_ratings
     from ..bench.table import COLUMNS, markdown_table
 
@@ -110,6 +115,7 @@ def bench(
                 jobs=jobs,
                 listen=listen,
                 yamnet=yamnet,
+                fullband=fullband,
                 command="aldm " + shlex.join(sys.argv[1:]),
                 say=_say,
                 progress=lambda done, total: bar.update(1000 * done // total - bar.pos),
@@ -145,7 +151,7 @@ def analyze(clip: Path, out: Path, bitrate: list[float], domain: str | None, mod
     _need_packages()
     from ..bench.analyze import analyze as run
     from ..bench.codecs import Missing
-    from ..bench.run import BenchError, domain_of
+    from ..bench.sources import BenchError, domain_of
 
     try:
         run(clip, out, bitrate, domain=domain or domain_of(clip, "music"), model=model, say=click.echo)

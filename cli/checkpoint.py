@@ -1,4 +1,4 @@
-"""Options of the commands that run networks, most of them for AudioLDM 2 checkpoints, and how its notices are shown."""
+"""Options for loading models, most of them for AudioLDM 2 checkpoints; its warnings are printed as notes."""
 
 from __future__ import annotations
 

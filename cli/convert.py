@@ -1,4 +1,4 @@
-"""`aldm convert`: encode and decode in one go, to hear what a bitrate does to a sound."""
+"""`aldm convert`: encode and decode in one go, to hear the effect of a bitrate."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ import click
 
 from ..format.container import Header
 from .checkpoint import MODEL_HELP, loading_options
-from .fast_import import import_torch
 from .files import open_input, output_file
 from .messages import PARTIAL, Clock, naming, note, printable, progress_bar, say, verbosity_options, warn
 from .names import check_sound_name, output_name
-from .options import Command, force_option, rate_options, sample_options
+from .options import Command, check_output_rate, force_option, output_rate_options, rate_options, sample_options
 from .rendering import Sound, sample_format, suffix_of
 
 GROUPS = {
     "Options": ("bitrate", "quality", "model", "device", "force", "help"),
-    "Output": ("original_rate", "bits", "as_float", "no_limiter", "quiet", "verbose"),
+    "Output": ("original_rate", "rate", "bits", "as_float", "no_limiter", "quiet", "verbose"),
     "Sound": ("vocoder",),
 }
 EXAMPLES = """
@@ -33,7 +32,7 @@ for rate in 0.5 0.75 1.5 3; do aldm convert talk.m4a talk-$rate.wav --bitrate $r
 @rate_options
 @click.option("--model", "-m", metavar="M", help=MODEL_HELP)
 @force_option
-@click.option("--original-rate", is_flag=True, help="Resample to the rate of the original instead of 16 kHz.")
+@output_rate_options
 @sample_options
 @click.option("--vocoder", type=click.Choice(["network", "griffin-lim", "hifi-gan", "hybrid"]), help="As for decode.")
 @loading_options()
@@ -46,6 +45,7 @@ def convert(
     model: str | None,
     force: bool,
     original_rate: bool,
+    rate: int | None,
     bits: str,
     as_float: bool,
     no_limiter: bool,
@@ -58,11 +58,11 @@ def convert(
     """
     if bitrate is not None and quality is not None:
         raise click.UsageError("give --bitrate or --quality, not both")
+    check_output_rate(original_rate, rate)
     target = output_name(source, target, ".wav")
     check_sound_name(target)
     clock = Clock()
     with open_input(source) as stream, naming(source), output_file(target, force, live=True, source=stream) as out:
-        import_torch()
         from ..codec.audio.reader import AudioReader
         from ..codec.codec import Codec
 
@@ -72,9 +72,9 @@ def convert(
         bar, progress = progress_bar("converting", 2 * seconds)
         with bar:
             data = codec.encode(reader, bitrate=bitrate, quality=quality, progress=progress)
-            rate = reader.sample_rate if original_rate else codec.sample_rate
-            blocks = codec.decoder(data).blocks(original_rate)
-            sound = Sound(blocks, rate, reader.channels, sample_format(bits, as_float), not no_limiter)
+            decoder = codec.decoder(data)
+            rate, sample = decoder.output_rate(original_rate, rate), sample_format(bits, as_float)
+            sound = Sound(decoder.blocks(rate=rate), rate, decoder.header.channels, sample, not no_limiter)
             if target == "-":
                 sound.stream(out, None)
             else:

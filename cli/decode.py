@@ -9,16 +9,22 @@ import click
 
 from ..format.stream import StreamReader
 from .checkpoint import loading_options
-from .fast_import import import_torch
 from .files import open_input, output_file
 from .messages import PARTIAL, Clock, detail, naming, note, printable, progress_bar, say, verbosity_options
 from .names import check_sound_name, output_name
-from .options import Command, force_option, render_options, sample_options
+from .options import (
+    Command,
+    check_output_rate,
+    force_option,
+    output_rate_options,
+    render_options,
+    sample_options,
+)
 from .rendering import Sound, load_codec, sample_format, say_damage, suffix_of
 
 MAX_DURATION_HOURS = 100.0
 GROUPS = {
-    "Options": ("start", "duration", "original_rate", "device", "force", "help"),
+    "Options": ("start", "duration", "original_rate", "rate", "device", "force", "help"),
     "Output": ("bits", "as_float", "no_limiter", "raw", "strict", "max_duration", "quiet", "verbose"),
     "Sound": ("vocoder", "layers", "refine", "model"),
     "AudioLDM 2 checkpoints": ("prompt", "from_step", "dtype", "emphasis", "match_loudness"),
@@ -36,7 +42,7 @@ ssh there 'cat live.aldm' | aldm decode - - | aplay
 @click.argument("target", metavar="[OUT]", required=False)
 @click.option("--start", type=click.FloatRange(min=0), default=0.0, metavar="S", help="Begin at this second.")
 @click.option("--duration", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Decode this many seconds.")
-@click.option("--original-rate", is_flag=True, help="Resample to the rate of the original instead of 16 kHz.")
+@output_rate_options
 @force_option
 @sample_options
 @click.option("--raw", is_flag=True, help="Bare samples to standard output, without the header of a WAV.")
@@ -63,6 +69,7 @@ def decode(
     start: float,
     duration: float | None,
     original_rate: bool,
+    rate: int | None,
     bits: str,
     as_float: bool,
     no_limiter: bool,
@@ -90,6 +97,7 @@ def decode(
         raise click.UsageError("--raw is for standard output")
     if from_step and prompt is None:
         raise click.UsageError("--from-step is for --prompt")
+    check_output_rate(original_rate, rate)
     check_sound_name(target)
     clock = Clock()
     with (
@@ -99,15 +107,17 @@ def decode(
     ):
         reader = StreamReader(stream)
         header = reader.header
-        import_torch()
         codec = load_codec(reader, model, {"vocoder": vocoder, **loading})
         detail(f"model {codec.model.name or model}, device {codec.model.device}")
-        decoder = codec.decoder(reader, strict, layers, refine, prompt, from_step, 3600 * max_duration)
-        rate = header.sample_rate if original_rate else codec.sample_rate
-        blocks = decoder.blocks(original_rate, start, duration)
+        decoder = codec.decoder(
+            reader, strict=strict, layers=layers, refine=refine, prompt=prompt, from_step=from_step,
+            max_duration=3600 * max_duration,
+        )  # fmt: skip
+        rate = decoder.output_rate(original_rate, rate)
+        blocks = decoder.blocks(start=start, duration=duration, rate=rate)
         sound = Sound(blocks, rate, header.channels, sample_format(bits, as_float), not no_limiter)
         if target == "-":
-            samples = sound.stream(out, decoder.length(original_rate, start, duration), raw)
+            samples = sound.stream(out, decoder.length(start=start, duration=duration, rate=rate), raw)
         else:
             bar, progress = progress_bar("decoding", duration or (header.samples or 0) / header.sample_rate)
             with bar:

@@ -1,4 +1,4 @@
-"""`aldm encode`: an audio file, or sound that is still being made, to an .aldm file."""
+"""`aldm encode`: an audio file or live sound to an .aldm file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import click
 
 from ..format.container import NO_BASE, Header
 from .checkpoint import MODEL_HELP, loading_options
-from .fast_import import import_torch
 from .files import open_input, output_file
 from .live import encode_live
 from .messages import (
@@ -29,11 +28,12 @@ from .names import check_encoded_name, output_name
 from .options import Command, force_option, rate_options
 
 LOW_LATENCY = 0.32  # seconds in a packet
-UNUSED = 0.9  # of a bitrate: if the finest quality takes less, a note says so
+MIN_RATE_USE = 0.9  # of a bitrate: if the finest quality takes less, a note says so
 
 GROUPS = {
     "Options": ("bitrate", "quality", "model", "device", "force", "help"),
     "Input and output": ("strict", "raw", "tags", "no_tags", "index", "quiet", "verbose"),
+    "Full band and stereo": ("stereo", "no_high_band"),
     "Packets and latency": ("packet", "low_latency"),
     "Diffusion": ("layers", "steps", "codebook", "block", "atoms"),
     "AudioLDM 2 checkpoints": ("prompt", "dtype", "posterior", "std_limit"),
@@ -60,6 +60,12 @@ arecord -f S16_LE -r 16000 | aldm encode - live.aldm --low-latency
 @click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="Store it in the file. May be repeated.")
 @click.option("--no-tags", is_flag=True, help="Do not take over the tags of IN.")
 @click.option("--index", is_flag=True, help="Write where packets are, for readers that cannot scan the file.")
+@click.option(
+    "--stereo", type=click.Choice(["auto", "parametric", "discrete", "mono"]), default="auto", show_default=True,
+    help="Two channels. parametric: one coded channel and the stereo image as parameters; discrete: two coded "
+    "channels; mono: mixed to one; auto: parametric below 6 kbit/s.",
+)  # fmt: skip
+@click.option("--no-high-band", is_flag=True, help="Leave out what is above 8 kHz, instead of describing it.")
 @click.option("--packet", type=click.FloatRange(0.16, 10.24), metavar="S", help="Packet length.  [default: 10.24 s]")
 @click.option("--low-latency", is_flag=True, help=f"For live sound: packets of {LOW_LATENCY} s, which cost more bits.")
 @click.option(
@@ -87,6 +93,8 @@ def encode(
     model: str | None,
     packet: float | None,
     low_latency: bool,
+    stereo: str,
+    no_high_band: bool,
     strict: bool,
     raw: str | None,
     tags: tuple[str, ...],
@@ -119,7 +127,6 @@ def encode(
     with open_input(source) as stream, naming(source):
         piped = not stream.seekable() and layers == "base" and not index
         with output_file(target, force, live=piped or bool(raw), source=stream) as out:
-            import_torch()
             from ..codec.audio.pcm import Format
             from ..codec.audio.reader import AudioReader, spool
             from ..codec.audio.wav import WavHeader, WavSamples, read_wav_header
@@ -137,9 +144,10 @@ def encode(
             codec = Codec.from_pretrained(model, **loading)
             detail(f"model {codec.model.name or model}, device {codec.model.device}")
             level, warnings = None, list[str]()
+            bands: dict[str, Any] = {"high_band": not no_high_band, "stereo": stereo}
             if header is not None:
                 samples = WavSamples(stream, header)
-                rates = {"bitrate": bitrate, "quality": quality, "comments": tags}
+                rates = {"bitrate": bitrate, "quality": quality, "comments": tags, **bands}
                 seconds, size = encode_live(codec, samples, out, rates)
                 cut = samples.truncated
                 warnings = [samples.shortfall] if cut else []
@@ -148,12 +156,12 @@ def encode(
                 seconds, cut, warnings = reader.samples / reader.sample_rate, reader.truncated, reader.warnings
                 if strict and cut:
                     raise click.ClickException(f"{printable(source)}: {warnings[-1]}; --strict refuses it")
-                comments = [*([] if no_tags else _taken_over(reader.tags, bitrate, seconds)), *tags]
+                comments = [*([] if no_tags else _kept_tags(reader.tags, bitrate, seconds)), *tags]
                 bar, progress = progress_bar("encoding", seconds)
                 with bar:
                     data = codec.encode(
                         reader, bitrate=bitrate, quality=quality, layers=layers, ddcm=ddcm, steps=steps, prompt=prompt,
-                        comments=comments, index=index, progress=progress,
+                        comments=comments, index=index, progress=progress, **bands,
                     )  # fmt: skip
                 out.write(data)
                 size, level = len(data), Header.parse(data).quality
@@ -165,7 +173,7 @@ def encode(
     say(f"{shown}: {seconds:.2f} s -> {size} bytes, {kbps:.3f} kbit/s, {quality_name}, {clock.speed(seconds)}")
     if bitrate is not None and kbps > bitrate:
         note(f"{shown}: cannot reach {bitrate:g} kbit/s; this is the smallest size these options allow")
-    if bitrate is not None and level == codec.levels - 1 and kbps < UNUSED * bitrate:
+    if bitrate is not None and level == codec.levels - 1 and kbps < MIN_RATE_USE * bitrate:
         note(f"{shown}: cannot use {bitrate:g} kbit/s; this is the finest quality")
     for warning in warnings:
         warn(f"{printable(source)}: {warning}")
@@ -173,7 +181,7 @@ def encode(
         sys.exit(PARTIAL)
 
 
-def _taken_over(tags: list[str], bitrate: float | None, seconds: float) -> list[str]:
+def _kept_tags(tags: list[str], bitrate: float | None, seconds: float) -> list[str]:
     """The tags of an input that leave enough of the bitrate for the sound; the others are named."""
     from ..codec.tags import affordable_tags
 

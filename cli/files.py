@@ -60,8 +60,8 @@ def output_file(
     `-` is standard output, written when the block ends, as is a device or pipe; or itself, not seekable, if `live`.
 
     Args:
-        partial: folder for what is not complete yet, on the same file system; default: where the file will be. What
-            killed runs left there is removed.
+        partial: folder for incomplete files, on the same file system; default: the file's. Remains of killed runs in
+            it are removed.
         source: an open input, which is not to be replaced.
 
     Raises:

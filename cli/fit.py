@@ -34,7 +34,7 @@ def fit(
 ) -> None:
     """Make a model by RECIPE (base, klt, or a TOML file) from the audio in folders or tar shards DATA.
 
-    A stopped run goes on where it left off; stages that are done are not run again. Losses go to log.jsonl in the work
+    A stopped run is resumed; finished stages are not run again. Losses go to log.jsonl in the work
     folder. docs/training.md describes recipes.
     """
     from ..codec.fit import read_recipe, run_recipe

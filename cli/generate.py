@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,9 @@ from .checkpoint import MODEL_HELP, loading_options
 from .files import output_file
 from .messages import naming, printable, say, verbosity_options
 from .options import Command, force_option
+
+if TYPE_CHECKING:
+    from ..codec.codec import Codec
 
 TEXT_STEPS = 200
 FOR_AUDIO = ("guidance", "negative", "scheduler", "vocoder", "emphasis", "match_loudness")
@@ -126,7 +129,7 @@ def _given(name: str, loading: dict[str, Any]) -> bool:
 
 
 def _file(
-    codec: Any, seconds: float, seed: int, steps: int | None, prompt: str | None, candidates: int | None
+    codec: Codec, seconds: float, seed: int, steps: int | None, prompt: str | None, candidates: int | None
 ) -> bytes:
     from ..codec.diffusion.ddcm import DDCM
 

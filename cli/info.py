@@ -25,8 +25,9 @@ def describe(data: bytes) -> dict[str, Any]:
     header, samples = stream.header, stream.samples
     payload = sum(len(packet.payload) for packet in stream.packets.values())
     layers = sum(map(len, stream.layers.values()))
+    parameters = [sum(len(p.get(kind, b"")) for p in stream.parameters.values()) for kind in container.PARAMETRIC]
     from ..codec.audioldm2.checkpoint import licence_of
-    from ..codec.model_folder import model_with
+    from ..codec.model_folder import model_by_fingerprint
     from ..codec.tags import MODEL_TAG, comment_value
 
     qualities = sorted({p.quality for p in stream.packets.values() if p.quality is not None})
@@ -34,7 +35,7 @@ def describe(data: bytes) -> dict[str, Any]:
     return {
         "format": f"{header.version[0]}.{header.version[1]}",
         "model": header.model.hex(),
-        "model_name": model_with(header.model) or comment_value(stream.comments, MODEL_TAG),
+        "model_name": model_by_fingerprint(header.model) or comment_value(stream.comments, MODEL_TAG),
         "sample_rate": header.sample_rate,
         "channels": header.channels,
         "samples": samples,
@@ -46,9 +47,11 @@ def describe(data: bytes) -> dict[str, Any]:
         "bytes": {
             "file": len(data),
             "header": container.HEADER_SIZE,
-            "framing": len(data) - container.HEADER_SIZE - payload - layers,
+            "framing": len(data) - container.HEADER_SIZE - payload - layers - sum(parameters),
             "payload": payload,
             "layers": layers,
+            "high_band": parameters[0],
+            "stereo": parameters[1],
         },
         "layers": ["base"] * (header.quality != container.NO_BASE) + ["ddcm"] * bool(stream.layers),
         "kbps": len(data) * 8 / seconds / 1000 if seconds else None,
@@ -81,6 +84,9 @@ def info(source: str, as_json: bool) -> None:
         click.echo(f"rate       {rate}, {quality}")
         if "ddcm" in facts["layers"]:
             click.echo(f"ddcm       {size['layers']} bytes of enhancement layer")
+        for name, text in (("high_band", "high band"), ("stereo", "stereo")):
+            if size[name]:
+                click.echo(f"{text:<10} {size[name]} bytes of parameters")
         click.echo(f"packets    {facts['packets']} of up to {facts['packet_seconds']:g} s")
         click.echo(
             f"bytes      {size['file']}: header {size['header']}, framing {size['framing']}, payload {size['payload']}"

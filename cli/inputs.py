@@ -1,4 +1,4 @@
-"""What `aldm batch` is to read: folders, patterns and manifests -> files, and the name of each in the output."""
+"""Inputs of `aldm batch`: folders, patterns and manifests -> files, and their names in the output."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class LeftOut(NamedTuple):
 def find_inputs(inputs: tuple[str, ...], manifest: Path | None) -> tuple[dict[str, Input], list[LeftOut]]:
     """Files to encode, by their names in the output (without .aldm), and files in folders that are no sound.
 
-    A name is `a` for `a.wav`, or `a.wav` if there is an `a.flac` too. Inputs that would have the same place are told
-    apart by the folders in which they differ.
+    A name is `a` for `a.wav`, or `a.wav` if there is an `a.flac` too. Inputs with the same place get the
+    folders in which they differ.
     """
     found, left_out = dict[str, Input](), list[LeftOut]()
     for item in _search(inputs, manifest):
@@ -74,7 +74,7 @@ def _search(inputs: tuple[str, ...], manifest: Path | None) -> Iterator[Input | 
     for name in inputs:
         path = Path(name)
         if os.path.isdir(path):  # not Path.is_dir, which raises for a name that is too long
-            yield from _walk(path)
+            yield from _files_below(path)
         elif glob.has_magic(name) and not os.path.exists(path):
             fixed = [part for part in path.parts[: next(i for i, p in enumerate(path.parts) if glob.has_magic(p))]]
             matches = sorted(p for p in map(Path, glob.iglob(name, recursive=True)) if not p.is_dir())
@@ -98,7 +98,7 @@ def _input(source: Path, place: Path) -> Input:
     return Input(source, place, "Broken link" if os.path.islink(source) else "No such file")
 
 
-def _walk(root: Path) -> Iterator[Input | LeftOut]:
+def _files_below(root: Path) -> Iterator[Input | LeftOut]:
     """Files of a folder and of the folders below and behind links, without going round in circles."""
     ancestors = {str(root): [os.path.realpath(root)]}  # real paths of a folder and those above it, in the search
     errors = list[OSError]()
@@ -123,7 +123,7 @@ def _walk(root: Path) -> Iterator[Input | LeftOut]:
 
 
 def _not_audio(path: Path) -> str:
-    """Why a file of a folder is not taken for sound, or ""."""
+    """Why a file of a folder does not count as audio, or ""."""
     suffix = path.suffix.lower()
     if suffix in READABLE:
         return ""

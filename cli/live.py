@@ -1,14 +1,11 @@
-"""The command as a filter: sound and packets through pipes as they come."""
+"""The encoder as a filter: sound from a pipe, packets as they are complete."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ..codec.audio.wav import WavSamples
     from ..codec.codec import Codec
 
@@ -51,15 +48,3 @@ def encode_live(codec: Codec, source: WavSamples, out: BinaryIO, options: dict[s
     finally:
         signal.signal(signal.SIGINT, before)
     return encoder.samples / form.sample_rate, encoder.bytes
-
-
-def write_live(out: BinaryIO, blocks: Iterable[np.ndarray], header: bytes, sample: str) -> int:
-    """Write samples as they come, as PCM behind a header; count them."""
-    from ..codec.audio.pcm import to_bytes
-
-    count = 0
-    for block in blocks:
-        out.write(header + to_bytes(block, sample))
-        out.flush()
-        header, count = b"", count + block.shape[1]
-    return count

@@ -1,4 +1,4 @@
-"""What commands say on standard error: results and notes (not with --quiet), warnings, and details (--verbose)."""
+"""Messages on standard error: results and notes (not with --quiet), warnings, and details (--verbose)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..format.errors import FormatError
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 KEY = "aldm.verbosity"  # -1 quiet, 0, 1 verbose
-PROGRESS_SECONDS = 60.0  # of audio; shorter clips are done before a bar says anything
+PROGRESS_SECONDS = 60.0  # of audio; shorter clips need no progress bar
 PARTIAL = 3  # exit code: done, but the input was damaged or cut
 
 
@@ -48,12 +48,12 @@ def say(message: str) -> None:
 
 
 def note(message: str) -> None:
-    """Something that a user may want to know."""
+    """A note for the user; not with --quiet."""
     say(f"note: {message}")
 
 
 def warn(message: str) -> None:
-    """Something that went wrong in part; always said."""
+    """A warning; always printed."""
     click.echo(f"warning: {message}", err=True)
 
 
@@ -102,7 +102,7 @@ def progress_bar(label: str, seconds: float) -> tuple[Any, Callable[[float], Non
 
 
 class Clock:
-    """Measures a command, and says how fast it was."""
+    """Measures the time of a command."""
 
     def __init__(self) -> None:
         self._started = time.perf_counter()

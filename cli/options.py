@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from ..format.container import MAX_RATE
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 DEFAULT_QUALITY = "24, about 1.2 kbit/s for speech"
@@ -65,6 +67,25 @@ def rate_options(command: Function) -> Function:
 def force_option(command: Function) -> Function:
     """Adds --force."""
     return click.option("--force", "-f", is_flag=True, help="Replace OUT if it exists.")(command)
+
+
+def output_rate_options(command: Function) -> Function:
+    """Adds --original-rate and --rate."""
+    original = click.option(
+        "--original-rate", is_flag=True,
+        help="Resample to the rate of the original instead of 16 kHz; files with a high band always are.",
+    )  # fmt: skip
+    rate = click.option(
+        "--rate", type=click.IntRange(1000, MAX_RATE), metavar="HZ",
+        help="Sampling rate of OUT; at 16000 or less the high band is left out.",
+    )  # fmt: skip
+    return original(rate(command))
+
+
+def check_output_rate(original_rate: bool, rate: int | None) -> None:
+    """Raise what a user who gave both is told."""
+    if original_rate and rate is not None:
+        raise click.UsageError("give --original-rate or --rate, not both")
 
 
 def render_options(command: Function) -> Function:

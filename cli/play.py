@@ -16,7 +16,6 @@ import click
 
 from ..format.stream import StreamReader
 from .checkpoint import loading_options
-from .fast_import import import_torch
 from .files import open_input
 from .messages import PARTIAL, naming, verbosity_options
 from .options import Command, render_options
@@ -68,16 +67,16 @@ def play(
     with open_input(source) as stream, naming(source):
         reader = StreamReader(stream)
         header = reader.header
-        import_torch()
         codec = load_codec(reader, model, {"vocoder": vocoder, **loading})
-        decoder = codec.decoder(reader, False, layers, refine)
-        sound = Sound(decoder.blocks(False, start, duration), codec.sample_rate, header.channels, "s16", True)
+        decoder = codec.decoder(reader, layers=layers, refine=refine)
+        blocks = decoder.blocks(start=start, duration=duration)
+        sound = Sound(blocks, decoder.output_rate(), header.channels, "s16", True)
         command = shlex.split(player) if player else _find_player()
         if "{}" in command:
             _play_file(command, sound)
         elif command:
             with _piped(command) as out, contextlib.suppress(BrokenPipeError):  # the player was closed
-                sound.stream(out, decoder.length(False, start, duration))
+                sound.stream(out, decoder.length(start=start, duration=duration))
         else:
             _play_here(sound)
     if say_damage(source, decoder):

@@ -1,4 +1,4 @@
-"""Ray as the engine of `aldm batch`: as `codec.processes.in_processes`, with workers anywhere in a cluster."""
+"""Ray as the engine of `aldm batch`: like `codec.processes.in_processes`, with the workers of a cluster."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def on_ray(
     function: Callable[[Task], Any],
     tasks: Sequence[Task],
     jobs: int | None,
-    start: Callable[..., None],
-    *given: Any,
+    initializer: Callable[..., None],
+    *initargs: Any,
     scratch: Path,
     address: str | None,
     per_gpu: int = 1,
@@ -42,16 +42,16 @@ def on_ray(
 ) -> Iterator[Iterator[tuple[Task, Any]]]:
     """Call the function in Ray Data's actors of one CPU, and a share of a GPU: pairs of task and result as they come.
 
-    Ray tries again what a worker that died had in hand; a task that TRIES workers died of gets BrokenProcessPool as its
-    result. Leaving the context ends what runs.
+    Ray repeats the tasks of a worker that died; a task that killed TRIES workers gets BrokenProcessPool as its result.
+    Leaving the context ends running tasks.
 
     Args:
         jobs: workers; default: as many as the cluster has CPUs.
-        start: called with `given` in every worker first.
+        initializer: called with `initargs` in every worker first.
         scratch: folder that all machines of the cluster see.
         address: of a cluster; default: one of this machine, which ends with the context.
         per_gpu: workers that share a GPU, unless `jobs` says otherwise.
-        device: where workers compute: GPUs are asked for unless it is the CPU; "auto": if the cluster has any.
+        device: where workers compute. Unless it is the CPU, they need GPUs; "auto": if the cluster has any.
 
     Raises:
         click.ClickException: no Ray, no such cluster, no GPUs in it, or workers that do not start.
@@ -68,7 +68,7 @@ def on_ray(
 
     class Worker:
         def __init__(self) -> None:
-            start(*given)
+            initializer(*initargs)
 
         def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
             tries = scratch / f"try-{row['number']}"  # a byte for each time that this was begun and not ended
@@ -125,7 +125,7 @@ def on_ray(
 
 @contextlib.contextmanager
 def _own_terminal() -> Iterator[None]:
-    """Drop what Ray writes: its logs have it all, and what matters comes as results and exceptions."""
+    """Suppress Ray's output: its logs have it, and errors come as results and exceptions."""
     terminal, before, disabled = os.dup(2), sys.stderr, logging.root.manager.disable
     with open(os.devnull, "w") as nothing, open(terminal, "w", buffering=1) as sys.stderr:
         try:
@@ -140,6 +140,6 @@ def _own_terminal() -> Iterator[None]:
 
 
 def _last_line(error: BaseException) -> str:
-    """What an error says that may hold the traceback of another process."""
+    """The last line of an error, which may hold the traceback of another process."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""From an .aldm stream to sound: the model it needs, and samples that are written. Shared by decode, play, convert."""
+"""Shared by decode, play and convert: loads the model of a file, and writes sound."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def load_codec(reader: StreamReader, model: str | None, options: dict[str, Any])
     Raises:
         click.ClickException: the file needs a model that is not in the package.
     """
-    from ..codec.audioldm2.checkpoint import tagged_model
+    from ..codec.audioldm2.checkpoint import model_from_comments
     from ..codec.codec import Codec
-    from ..codec.model_folder import model_with
+    from ..codec.model_folder import model_by_fingerprint
     from ..codec.tags import MODEL_TAG, comment_value
 
     fingerprint = reader.header.model
-    if model := model or model_with(fingerprint):
+    if model := model or model_by_fingerprint(fingerprint):
         return Codec.from_pretrained(model, **options)
-    model, made = tagged_model(tags := reader.tags()), comment_value(tags, MODEL_TAG)
+    model, made = model_from_comments(tags := reader.tags()), comment_value(tags, MODEL_TAG)
     codec = None if made and model is None else Codec.from_pretrained(model, **options)
     if codec is None or (made and codec.model.fingerprint[:4] != fingerprint):
         raise click.ClickException(f"the file needs model {fingerprint.hex()}, {made!r}: name it by --model")
@@ -46,7 +46,7 @@ def sample_format(bits: str, as_float: bool) -> str:
 
 
 class Sound:
-    """Blocks on their way to a file or pipe, kept within full scale unless that is switched off.
+    """Decoded blocks that are written to a file or pipe, limited to full scale if wanted.
 
     Args:
         sample: "s16", "s24" or "f32"; the last is never limited.
@@ -75,11 +75,15 @@ class Sound:
 
     def stream(self, out: BinaryIO, samples: int | None, raw: bool = False) -> int:
         """Write a WAV, or bare samples, as they come. Returns the samples."""
+        from ..codec.audio.pcm import to_bytes
         from ..codec.audio.wav import wav_header
-        from .live import write_live
 
-        header = b"" if raw else wav_header(self.sample_rate, self.channels, samples, self.sample)
-        return write_live(out, self.blocks, header, self.sample)
+        header, count = b"" if raw else wav_header(self.sample_rate, self.channels, samples, self.sample), 0
+        for block in self.blocks:
+            out.write(header + to_bytes(block, self.sample))
+            out.flush()
+            header, count = b"", count + block.shape[1]
+        return count
 
     def say_limited(self, name: str) -> None:
         """Note how far beyond full scale the sound was."""
@@ -95,7 +99,7 @@ def say_damage(name: str, decoder: Decoder) -> bool:
     if decoder.damage:
         warn(
             f"{printable(name)}: {len(decoder.damage)} damaged places; "
-            f"{decoder.decoded} packets decoded, the others concealed"
+            f"{decoder.decoded_packets} packets decoded, the others concealed"
         )
     return bool(decoder.damage)
 

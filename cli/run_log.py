@@ -1,4 +1,4 @@
-"""The log of `aldm batch`: what was done before, what is to be done, and what came of it."""
+"""The log of `aldm batch`: rows of earlier runs, rows to process, and results."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from .messages import printable
 LOG, SUMMARY, PARQUET = "batch.jsonl", "summary.json", "summary.parquet"
 COLUMNS = ("source", "target", "seconds", "channels", "bytes", "kbps", "took", "error")
 NOT_COMPARED = ("source",)
-NOT_DONE = "not done"  # the error of a row that waits
+NOT_DONE = "not done"  # the error of a waiting row
 
 # One input: its name in the output; source, size and mtime; path below the input; target, below the output folder;
-# options; error, and if there is none bytes of the target and what else the work says.
+# options; error, and if there is none bytes of the target and other results.
 Row = dict[str, Any]
 
 
@@ -55,7 +55,7 @@ def read_log(out: Path) -> dict[str, Row]:
 
 
 def new_rows(inputs: dict[str, Input], options: dict[str, Any]) -> list[Row]:
-    """A row for every input, with an error where it is plain that it cannot be coded."""
+    """A row for every input, with an error where it cannot be coded."""
     rows = []
     for name, item in inputs.items():
         row: Row = dict(name=name, source=str(item.source), path=str(item.place), size=None, mtime=None)
@@ -67,11 +67,11 @@ def new_rows(inputs: dict[str, Input], options: dict[str, Any]) -> list[Row]:
     return rows
 
 
-def choose(rows: list[Row], log: dict[str, Row], out: Path, force: bool) -> list[Row]:
-    """The rows that are to be worked on. What is done becomes what the log says of it.
+def rows_to_do(rows: list[Row], log: dict[str, Row], out: Path, force: bool) -> list[Row]:
+    """The rows to process. Finished rows are filled in from the log.
 
-    A target is done if the log says of all who share it that these very files were coded with these options, and it is
-    still there. A file is known by its name in the output, suffix, size and time, not by the path that led to it.
+    A target is finished if it exists and the log has all rows that share it, with these options. A file is recognised
+    by its name in the output, suffix, size and time, not by its path.
     """
 
     def is_done(row: Row) -> bool:
@@ -93,7 +93,7 @@ def choose(rows: list[Row], log: dict[str, Row], out: Path, force: bool) -> list
             row["error"] = f"{target} exists; --force replaces it"
         else:
             todo.append(row)
-    with open(out / LOG, "a") as lines:  # so that a run after a kill knows whose files these are
+    with open(out / LOG, "a") as lines:  # so that a run after a killed one recognises its files
         lines.write("\n" if lines.tell() else "")  # a killed run's last line may be half a one
         lines.writelines(json.dumps(row | dict(error=NOT_DONE)) + "\n" for row in todo)
     return todo

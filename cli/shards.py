@@ -1,4 +1,4 @@
-"""Tokens of many clips to shards: which clip goes where, and a file when all of its clips are there."""
+"""Shards of tokens for `aldm batch`: assigns clips to shards, and writes each when its clips are complete."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .run_log import NOT_DONE, Row
 
 
 def assign(rows: list[Row], log: dict[str, Row], out: Path, kind: str, size: int, force: bool) -> None:
-    """Make the shard that a row belongs to its target.
+    """Set the target of each row to its shard.
 
-    A clip stays in the shard that the log knows it in, so that a run that was stopped goes on to the same shards. What
-    is new, or failed before, goes to new shards, in order, `size` to a shard.
+    A clip stays in the shard that the log has for it, so that a resumed run makes the same shards. New clips, and those
+    that failed before, go to new shards, in order, `size` to a shard.
 
     Raises:
         click.ClickException: shards in `out` that were not written with these options; `force` removes them.
@@ -52,9 +52,9 @@ class Shards:
     """Holds tokens until their shard is complete, and writes it.
 
     Args:
-        rows: that are being worked on, whole shards of them, in the order that they will have.
+        rows: to process, whole shards of them, in order.
         facts: as of `write_shard`.
-        partial: folder for what is not complete.
+        partial: folder for incomplete files.
     """
 
     def __init__(self, rows: list[Row], out: Path, kind: str, facts: dict[str, Any], partial: Path):
@@ -65,7 +65,7 @@ class Shards:
         self._waiting = {target: len(members) for target, members in self._members.items()}
 
     def add(self, row: Row) -> list[Row]:
-        """Take a row that was worked on; returns the rows of its shard if it was the last of them.
+        """Take a processed row; returns the rows of its shard if it was the last of them.
 
         Raises:
             OSError: the shard cannot be written.

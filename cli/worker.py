@@ -1,4 +1,4 @@
-"""What a worker of `aldm batch` does with one file. It makes its codec once."""
+"""Tasks of a worker of `aldm batch`: encode or tokenize one file, with a codec that is loaded once."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .fast_import import import_torch
 from .files import output_file
 from .messages import one_line
 
 if TYPE_CHECKING:
     from ..codec.audio.reader import AudioReader
+    from ..codec.codec import Codec
 
-Task = dict[str, Any]  # absolute paths of source, target, and a folder for what is not complete; options
+Task = dict[str, Any]  # absolute paths of source, target, and a folder for incomplete files; options
 Result = dict[str, Any]  # of a task
 
-_codec: Any = None  # of this process
+_codec: Codec  # of this process
 
 
 def start(model: str | None, wanted: str, threads: int, device: str | None) -> None:
-    """Make this process's codec of a model with that fingerprint."""
+    """Load this process's codec; its model must have that fingerprint."""
     global _codec
-    import_torch()
     import torch
 
     from ..codec.codec import Codec
@@ -39,19 +38,19 @@ def start(model: str | None, wanted: str, threads: int, device: str | None) -> N
 
 
 def start_process(model: str | None, wanted: str, threads: int, device: str | None) -> None:
-    """The same in a process of a terminal's group: at Ctrl-C the parent decides, and what runs may end."""
+    """The same in a child process of a terminal: it ignores Ctrl-C, which the parent handles."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     start(model, wanted, threads, device)
 
 
 def encode(task: Task) -> Result:
-    """Encode one file. What is wrong with it goes to `error`, and a full disk to `full`."""
-    return _tried(_encode, task)
+    """Encode one file. Errors go to `error`; `full` marks a full disk."""
+    return _with_errors(_encode, task)
 
 
 def tokenize(task: Task) -> Result:
     """Tokens of one file, [C, N, groups] in `tokens`; errors as of `encode`."""
-    return _tried(_tokenize, task)
+    return _with_errors(_tokenize, task)
 
 
 def _encode(task: Task) -> Result:
@@ -88,7 +87,7 @@ def _facts(reader: AudioReader) -> Result:
     return dict(seconds=seconds, channels=reader.channels, partial=reader.truncated, warnings=list(reader.warnings))
 
 
-def _tried(function: Callable[[Task], Result], task: Task) -> Result:
+def _with_errors(function: Callable[[Task], Result], task: Task) -> Result:
     started = time.perf_counter()
     try:
         result = function(task)

@@ -1,9 +1,9 @@
-"""The codec of one model: audio -> .aldm and back. What a program uses."""
+"""`Codec`, the interface for programs: audio -> .aldm and back, with one model."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,30 +12,26 @@ import torch
 from torch import Tensor
 
 from ..format import container
-from ..format.container import Header
-from ..format.index import MIN_RECORD_BYTES as INDEX_BYTES
-from ..format.index import join_records
 from ..format.stream import StreamReader
-from .arguments import check_layers, check_quality, check_rate
 from .audio.reader import AudioReader
 from .audioldm2.checkpoint import is_checkpoint
-from .context import each_in_own_context, in_own_context
-from .decoding.decoder import MAX_DURATION, Decoder
+from .decoding.decoder import Decoder
+from .decoding.packets import DecodeOptions
 from .diffusion.ddcm import DDCM
-from .encoding.analysis import AnalyzedPacket, Analyzer, Spool
-from .encoding.encoder import Encoder, Gains
+from .encoding.analysis import AnalyzedPacket, Analyzer, Progress
+from .encoding.encoder import Encoder
+from .encoding.file import encode_file
 from .encoding.live import LiveEncoder
-from .encoding.rate_control import OperatingPoint
-from .errors import ModelError
+from .encoding.settings import EncodeSettings, check_quality
+from .fullband.encoder import ParametricEncoder, ParametricSettings
 from .hub import download_model, is_repository
 from .levels import step_size
 from .model import Model
 from .stages import CodecModel
 from .tags import PROMPT_TAG, without_reserved_tags
 from .tokens.tokens import packet_tokens, token_latents, vector_codebook
+from .torch_defaults import generator_with_torch_defaults, with_torch_defaults
 from .values import DecodedLatents, Latents
-
-Progress = Callable[[float], None]  # called with the seconds of audio that are done
 
 MIN_PACKET_SECONDS, PACKET_SECONDS = 0.16, 10.24
 
@@ -51,8 +47,9 @@ class Codec:
             network if the model has one. The gains of a file are right for the vocoder that encoded it.
 
     Attributes:
-        sample_rate: of what is coded, Hz.
+        sample_rate: of coded sound, Hz.
         levels: number of quality levels: `quality` is 0 .. levels - 1.
+        packet_hops: duration of a packet, in units of 10 ms.
     """
 
     def __init__(self, model: CodecModel, packet_seconds: float = PACKET_SECONDS, vocoder: str | None = None):
@@ -62,11 +59,11 @@ class Codec:
         self.sample_rate = model.mel.sample_rate
         self.levels = model.codebook.levels
         vectors = math.ceil(packet_seconds * container.HOPS_PER_SECOND / model.autoencoder.patch)
-        self._packet_hops = vectors * model.autoencoder.patch
         self._analyzer = Analyzer(model, vectors)
+        self.packet_hops = self._analyzer.packet_hops
 
     @classmethod
-    @in_own_context
+    @with_torch_defaults
     def from_pretrained(cls, model: str | Path | None = None, **options: Any) -> Codec:
         """The codec of an embedded model (by name; None is the default), a model folder, or an AudioLDM 2 checkpoint.
 
@@ -102,11 +99,9 @@ class Codec:
         Raises:
             ModelError: an AudioLDM 2 checkpoint, whose weights are not ours to copy.
         """
-        if not isinstance(self.model, Model):
-            raise ModelError(f"{self.model.name} is a checkpoint of others; copy its folder")
         self.model.save_pretrained(Path(folder))
 
-    @in_own_context
+    @with_torch_defaults
     def encode(
         self,
         source: Any,
@@ -120,66 +115,53 @@ class Codec:
         prompt: str | None = None,
         comments: Iterable[str] = (),
         index: bool = False,
+        high_band: bool = True,
+        stereo: str = "auto",
         progress: Progress = lambda seconds: None,
     ) -> bytes:
         """Audio -> the bytes of an .aldm file.
 
         Args:
-            source: samples [N] or [C, N] (array or tensor, floating point, full scale 1), a path or binary file
-                object that libsndfile reads, or an `AudioReader`.
+            source: samples [N] or [C, N] (array or tensor, floating point, full scale 1), a path, binary
+                file object or bytes of an audio file, or an `AudioReader`.
             sample_rate: of samples in memory, Hz.
-            bitrate: kbit/s that the whole file stays under, by choice of the quality. What level 0 needs is
-                written in any case.
+            bitrate: upper limit for the whole file, kbit/s. Where even level 0 needs more, the file has level 0.
             quality: level, 0 .. levels - 1, instead of a bitrate. Default: the model's. With both, the quality is that
                 of the base layer, and the enhancement layer takes what is left.
             layers: "base"; "both": an enhancement layer (DDCM) on top; "ddcm": that alone.
             ddcm: its setting; default: what meets the bitrate, with half of it for the base layer.
             steps: of that default, 2 .. 255. Default: 14, and up to 40 where there are bits for them.
-            prompt: says what the sound is, to the denoiser of a model that takes text; stored in the file.
+            prompt: description of the sound for the denoiser of a model that takes text; stored in the file.
             comments: "NAME=value" strings stored in the file, as in Vorbis comments.
-            index: close the file with the offsets of its packets. Without, readers find one by the lengths before it.
+            index: append the offsets of the packets. Without them, readers follow the lengths of records.
+            high_band: describe what is above 8 kHz, where there is something, by about 0.1 kbit/s.
+            stereo: of two channels. "parametric": code one, and describe the stereo image by about 0.1 kbit/s;
+                "discrete": code both; "mono": mix them to one; "auto": parametric below 6 kbit/s.
             progress: called with the seconds of audio that are analysed.
 
         Raises:
             AudioError: no usable audio.
             ValueError: a quality or bitrate out of range.
         """
-        level = check_rate(self.model, bitrate, quality, layers == "both")
-        ddcm = check_layers(self.model, layers, ddcm, steps, level, bitrate)
+        settings = EncodeSettings.check(self.model, bitrate, quality, layers, ddcm, steps)
         prompts = [] if prompt is None else [f"{PROMPT_TAG}={prompt}"]
         comments = [*self.model.tags(), *prompts, *without_reserved_tags(comments)]
-        encoder = Encoder(self._prompted(prompt, comments))
+        encoder = Encoder(self.model.with_prompt([], prompt, 0).with_prompt(comments, None, 0))
         reader = source if isinstance(source, AudioReader) else AudioReader(source, sample_rate)
-        packets, seconds = self._spool(reader, progress), reader.samples / reader.sample_rate
-        extra = b"".join(map(container.pack_comment, comments))
-        limit = math.inf if bitrate is None else bitrate * 125 * seconds
-        budget = limit - container.HEADER_SIZE - len(extra) - (INDEX_BYTES + 2 * len(packets) if index else 0)
-        fixed = level if bitrate is None or quality is not None else None
-        plan, gains = encoder.plan(packets, layers, budget, fixed, ddcm, steps), Gains()
+        setting = ParametricSettings.choose(
+            reader.sample_rate, reader.channels, high_band, stereo, bitrate, settings.level
+        )
+        parametric = ParametricEncoder(reader.sample_rate, reader.channels, setting)
+        packets = self._analyzer.spool(reader, parametric, progress)
+        return encode_file(encoder, reader, packets, parametric.channels, self.packet_hops, settings, comments, index)
 
-        def write(point: OperatingPoint | None) -> bytes:
-            header = Header(
-                sample_rate=reader.sample_rate,
-                channels=reader.channels,
-                samples=reader.samples,
-                quality=container.NO_BASE if point is None else point.level,
-                packet_hops=self._packet_hops,
-                model=self.model.fingerprint[:4],
-                layers=plan.layer is not None,
-            )
-            start = header.pack() + extra
-            records = encoder.records(plan.packets, point, plan.layer, gains=gains)
-            return start + join_records(records, len(start) if index else None)
-
-        return write(None) if plan.point is None else encoder.rate.encode_within(plan.point, limit, write)
-
-    @each_in_own_context
+    @generator_with_torch_defaults
     def analyze(self, source: Any, sample_rate: int | None = None) -> Iterator[AnalyzedPacket]:
-        """Packets of audio before quantisation: what `encode` begins with. Arguments as there."""
+        """Packets of audio before quantisation, the first step of `encode`. Arguments as there."""
         reader = source if isinstance(source, AudioReader) else AudioReader(source, sample_rate)
         yield from self._analyzer.analyze(reader.blocks(self.sample_rate))
 
-    @in_own_context
+    @with_torch_defaults
     def stream(
         self,
         sample_rate: int,
@@ -188,21 +170,25 @@ class Codec:
         bitrate: float | None = None,
         quality: int | None = None,
         comments: Iterable[str] = (),
+        high_band: bool = True,
+        stereo: str = "auto",
     ) -> LiveEncoder:
-        """An encoder for sound that is still being made: `push` blocks, get packets; `flush` at the end.
+        """An encoder for live sound: `push` blocks, get packets; `flush` at the end.
 
         Args:
             sample_rate, channels: of the blocks that will be pushed.
-            bitrate, quality, comments: as for `encode`; with a bitrate, every packet has a quality of its own.
+            bitrate, quality, comments, high_band, stereo: as for `encode`; with a bitrate, every packet has a quality
+                of its own.
 
         Raises:
             ValueError: a quality or bitrate out of range.
         """
-        level = check_rate(self.model, bitrate, quality)
+        settings = EncodeSettings.check(self.model, bitrate, quality)
         extra = b"".join(map(container.pack_comment, (*self.model.tags(), *without_reserved_tags(comments))))
-        return LiveEncoder(self._analyzer, sample_rate, channels, None if bitrate else level, bitrate, extra)
+        choice = ParametricSettings.choose(sample_rate, channels, high_band, stereo, bitrate, settings.level)
+        return LiveEncoder(self._analyzer, sample_rate, channels, settings, choice, extra)
 
-    @in_own_context
+    @with_torch_defaults
     def tokens(
         self,
         source: Any,
@@ -216,8 +202,8 @@ class Codec:
         Args:
             source, sample_rate: as for `encode`.
             quality: of the scalar codebook, as for `encode`.
-            codebook: "scalar": what `encode` writes at this quality, with a predictor what it did not expect by the
-                vectors before; "vq": the model's vector codebook.
+            codebook: "scalar": the indices that `encode` writes at this quality, those of prediction residuals if the
+                model has a predictor; "vq": those of the model's vector codebook.
 
         Returns:
             scalar: int32 [C, N, latent_channels], a vector for every 160 ms (AudioLDM 2: 40 ms), most important
@@ -258,9 +244,9 @@ class Codec:
         padded = [torch.nn.functional.pad(t, (0, 0, 0, int(counts.max()) - t.shape[1])) for t in found]
         return torch.stack(padded), counts
 
-    @in_own_context
+    @with_torch_defaults
     def detokenize(self, tokens: Any, *, quality: int | None = None, codebook: str = "scalar") -> np.ndarray:
-        """What `tokens` gave, or a language model made up -> sound.
+        """Tokens, of `tokens` or of a language model -> sound.
 
         Args:
             tokens: integers [C, N, latent_channels] or, of the vector codebook, [C, N, 16].
@@ -279,34 +265,26 @@ class Codec:
             frames = self.model.frames(DecodedLatents(Latents(latents, float(step_size(level)))))
             return self.model.synthesize(frames).cpu().numpy()
 
-    @in_own_context
+    @with_torch_defaults
     def decode(
         self,
         source: Any,
         *,
         original_rate: bool = False,
+        rate: int | None = None,
         start: float = 0.0,
         duration: float | None = None,
-        strict: bool = False,
-        layers: str = "all",
-        refine: int = 0,
-        prompt: str | None = None,
-        from_step: int = 0,
-        max_duration: float = MAX_DURATION,
+        **options: Any,
     ) -> np.ndarray:
         """An .aldm file -> samples.
 
         Args:
             source: bytes, a path, or a binary file object.
-            original_rate: resample to the rate of what was encoded; otherwise 16 kHz.
+            original_rate: resample to the rate of what was encoded. Files of version 1.1, which may have a high band,
+                always are; others otherwise have 16 kHz.
+            rate: another rate, Hz; at 16000 or less the high band is left out.
             start, duration: part to decode, seconds.
-            strict: refuse a file with damage, instead of concealing damaged packets.
-            layers: "all", or "base": enhancement layers are ignored.
-            refine: steps of diffusion for packets without an enhancement layer, up to 255: seeded noise in the place of
-                what the quantiser removed. The same in every run.
-            prompt: says what the sound shall be instead, for the steps of diffusion from `from_step` on; for files
-                with an enhancement layer, or with `refine`, of models that take text.
-            max_duration: seconds that are decoded at most, since a file of 1 kB can claim hours. Default: 100 h.
+            options: `strict`, `layers`, `refine`, `prompt`, `from_step`, `max_duration`: see `DecodeOptions`.
 
         Returns:
             float32 [C, N]; N is exactly the number of samples that went in (at 16 kHz: its duration rounded up).
@@ -316,24 +294,19 @@ class Codec:
             ModelError: the file needs another model.
             ValueError: no sound between `start` and the end, or more than `max_duration`.
         """
-        decoder = self.decoder(read_bytes(source), strict, layers, refine, prompt, from_step, max_duration)
-        return np.concatenate(list(decoder.blocks(original_rate, start, duration)), 1)
+        decoder = self.decoder(read_bytes(source), **options)
+        return np.concatenate(list(decoder.blocks(original_rate, start, duration, rate)), 1)
 
-    @in_own_context
-    def decoder(
-        self,
-        source: bytes | BinaryIO | StreamReader,
-        strict: bool = False,
-        layers: str = "all",
-        refine: int = 0,
-        prompt: str | None = None,
-        from_step: int = 0,
-        max_duration: float = MAX_DURATION,
-    ) -> Decoder:
-        """The decoder of one file or stream, for programs that take the sound in blocks or ask what was damaged."""
-        return Decoder(self.model, source, strict, layers, refine, prompt, from_step, max_duration)
+    @with_torch_defaults
+    def decoder(self, source: bytes | BinaryIO | StreamReader, **options: Any) -> Decoder:
+        """The decoder of one file or stream, for programs that take the sound in blocks or ask what was damaged.
 
-    @in_own_context
+        Args:
+            options: see `DecodeOptions`.
+        """
+        return Decoder(self.model, source, DecodeOptions(**options))
+
+    @with_torch_defaults
     def generate(
         self,
         seconds: float,
@@ -362,7 +335,7 @@ class Codec:
         vectors = self._analyzer.packet_vectors
         return generate_file(self.model, vectors, seconds, seed, ddcm, prompt, candidates, comments)
 
-    @in_own_context
+    @with_torch_defaults
     def synthesize(
         self,
         prompt: str,
@@ -382,7 +355,7 @@ class Codec:
             steps: of the scheduler.
             guidance: how much the prompt counts; 1: as a condition only.
             negative: what it shall not be.
-            scheduler: one of diffusers': see `generation.SCHEDULERS`.
+            scheduler: one of diffusers': see `audioldm2.generation.SCHEDULERS`.
 
         Returns:
             float32 [1, N] at 16 kHz.
@@ -394,20 +367,6 @@ class Codec:
         from .generation import synthesize
 
         return synthesize(self.model, prompt, negative, seconds, steps, seed, guidance, scheduler)
-
-    def _prompted(self, prompt: str | None, comments: list[str]) -> CodecModel:
-        """The model as a file with these comments will want it."""
-        if prompt is not None:
-            self.model.with_prompt([], prompt, 0)  # refuses where there is no text
-        return self.model.with_prompt(comments, None, 0)
-
-    def _spool(self, reader: AudioReader, progress: Progress) -> Spool:
-        """Analysed packets of a reader."""
-        packets, seconds = Spool(), reader.samples / reader.sample_rate
-        for packet in self.analyze(reader):
-            packets.append(packet)
-            progress(min(seconds, len(packets) * self._packet_hops / container.HOPS_PER_SECOND))
-        return packets
 
 
 def read_bytes(source: Any) -> bytes:

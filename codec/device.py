@@ -8,7 +8,7 @@ from .errors import ModelError
 
 
 def bfloat16(device: str) -> torch.autocast:
-    """Where a CPU has instructions for it, networks in here run in bfloat16, in half of the time.
+    """A context in which networks run in bfloat16, in half of the time, on CPUs with instructions for it.
 
     For decoding only: encoders shall write the same bytes on every CPU.
     """

@@ -1,4 +1,4 @@
-"""Errors and warnings of the codec; light enough for `aldm info`."""
+"""Errors and warnings of the codec. Without torch, for `aldm info`."""
 
 
 class ModelError(ValueError):

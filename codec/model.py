@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -53,12 +53,12 @@ from .vocoders.corrected import CorrectedGriffinLim
 from .vocoders.griffin_lim import GriffinLimRenderer
 
 BATCH = 16  # channels of packets that a GPU takes at once
-RAISE = 0.2  # nats by which the loud parts are raised to see what that does to latents
+LOUDNESS_STEP = 0.2  # nats by which the loud parts are raised to see what that does to latents
 
 
 @dataclass
 class Model(CodecModel):
-    """What a folder holds, ready to run; see `CodecModel`.
+    """The model of a folder, ready to run; see `CodecModel`.
 
     Attributes:
         magnitude_net: STFT magnitudes from log-mels; without it, a pseudo-inverse.
@@ -72,7 +72,7 @@ class Model(CodecModel):
     magnitude_net: MagnitudeNet | None = None
     corrector: Corrector | None = None
     denoiser: Denoiser | None = None
-    vectors: VectorCodebook | None = None
+    vector_codebook: VectorCodebook | None = None
     name: str = ""
     fingerprint: bytes = bytes(32)
     device: str = "cpu"
@@ -110,7 +110,7 @@ class Model(CodecModel):
                 config = read_settings(folder / "scheduler/scheduler_config.json")
                 denoiser.schedule = check_schedule(config, **OWN_SCHEDULE)
                 denoiser.fingerprint = fingerprint(folder, DENOISER_FILES)
-            vectors = load_vector_codebook(folder, autoencoder.latent_channels, codebook.levels)
+            vector_codebook = load_vector_codebook(folder, autoencoder.latent_channels, codebook.levels)
             if mel.sample_rate != HOPS_PER_SECOND * mel.hop_length or mel.n_mels != autoencoder.config["n_mels"]:
                 raise ValueError("the autoencoder is not one for hops of 10 ms of this front-end")
             for part in (codebook.predictor, denoiser):
@@ -121,7 +121,7 @@ class Model(CodecModel):
         for network in (autoencoder, net, corrector):
             if network is not None:
                 network.to(device)
-        networks = (net, corrector, denoiser, vectors)
+        networks = (net, corrector, denoiser, vector_codebook)
         return cls(mel, autoencoder, codebook, quality, *networks, folder.name, fingerprint(folder), device)
 
     def save_pretrained(self, folder: Path) -> None:
@@ -141,19 +141,11 @@ class Model(CodecModel):
             (folder / "scheduler/scheduler_config.json").write_text(
                 json.dumps({"_class_name": SCHEDULER, **self.denoiser.schedule}) + "\n"
             )
-        if self.vectors is not None:
-            save_vector_codebook(self.vectors, folder)
+        if self.vector_codebook is not None:
+            save_vector_codebook(self.vector_codebook, folder)
         save_codebook(self.codebook, folder)
         codec = {"default_quality": self.default_quality, "mel": self.mel.config()}
         (folder / "codec/config.json").write_text(json.dumps(codec, indent=2) + "\n")
-
-    def tags(self) -> list[str]:
-        return []
-
-    def with_prompt(self, comments: Iterable[str], prompt: str | None, from_step: int) -> Model:
-        if prompt is not None:
-            raise ModelError(f"model {self.name} takes no text")
-        return self
 
     def with_vocoder(self, name: str | None) -> Model:
         if name not in (None, *self.vocoders):
@@ -174,8 +166,8 @@ class Model(CodecModel):
     def loudness_targets(
         self, magnitudes: Tensor, mel: Tensor, latents: np.ndarray, own: slice
     ) -> Sequence[LoudnessTarget | None]:
-        raised = self.encode_mel(mel + RAISE * loud_parts(mel), own).cpu().numpy()
-        gradients = ((raised - latents) / RAISE).astype(np.float16)
+        raised = self.encode_mel(mel + LOUDNESS_STEP * loud_parts(mel), own).cpu().numpy()
+        gradients = ((raised - latents) / LOUDNESS_STEP).astype(np.float16)
         energies = audible_energy(magnitudes[:, :, own]).cpu().tolist()
         bands = band_energy(self.mel, mel[:, own]).cpu().tolist()
         return [LoudnessTarget(*found) for found in zip(energies, bands, gradients, strict=True)]
@@ -184,8 +176,8 @@ class Model(CodecModel):
     def decoded_energy(self, latents: Tensor, step: float) -> Tensor:
         """As for `CodecModel`.
 
-        Magnitudes are found for the louder half of the vectors only, where nearly all energy is, and what they have
-        more than flat bands would, all get: that is 0.03 to 0.07 dB (RMS) off, and takes half of the time.
+        Magnitudes are computed for the louder half of the vectors only, where nearly all energy is; their ratio to flat
+        bands is applied to the rest. That is 0.03 to 0.07 dB (RMS) off, and takes half of the time.
         """
         mel = self.decode_mel(latents, step)
         vectors = mel.unflatten(1, (-1, self.autoencoder.patch))  # [B, N, frames, n_mels]
@@ -202,8 +194,8 @@ class Model(CodecModel):
                 return Frames.of(self.decode_magnitudes(*decoded.final), decoded.final.step)
         magnitudes = self.decode_magnitudes(*decoded.refined)
         wanted = audible_energy(self.decode_magnitudes(*decoded.base))
-        louder = (wanted / audible_energy(magnitudes)).sqrt()[:, None, None]
-        return Frames.of(magnitudes * louder, decoded.refined.step)
+        gain = (wanted / audible_energy(magnitudes)).sqrt()[:, None, None]
+        return Frames.of(magnitudes * gain, decoded.refined.step)
 
     def renderer(self) -> Renderer:
         if self.corrector is None:

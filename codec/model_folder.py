@@ -1,4 +1,4 @@
-"""Where model folders are and what identifies them; light enough for `aldm info`."""
+"""Model folders: their places and fingerprints. Without torch, for `aldm info`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def find_model(name: str | Path | None) -> Path:
 
 
 def fingerprint(folder: Path, files: tuple[str, ...] = FILES) -> bytes:
-    """SHA-256 over the files that give a file's log-mel, a predictor included; its first 4 bytes stand in every header.
+    """SHA-256 over the files that determine the decoded log-mel, predictor included; headers have its first 4 bytes.
 
     The vocoder is left out: a better one serves files that exist already. So is the denoiser, whose own fingerprint,
     over `DENOISER_FILES`, stands in the layers that need it.
@@ -56,6 +56,6 @@ def fingerprint(folder: Path, files: tuple[str, ...] = FILES) -> bytes:
     return digest.digest()
 
 
-def model_with(prefix: bytes) -> str | None:
+def model_by_fingerprint(prefix: bytes) -> str | None:
     """Name of the embedded model whose fingerprint starts like a header's, if there is one."""
     return next((name for name, folder in embedded_models().items() if fingerprint(folder).startswith(prefix)), None)

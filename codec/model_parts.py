@@ -95,11 +95,11 @@ def load_codebook(folder: Path, latent_channels: int) -> ScalarCodebook:
 
 
 def save_codebook(codebook: ScalarCodebook, folder: Path) -> None:
-    """Write the tables and gains of a scalar codebook."""
+    """Write the tables and step scales of a scalar codebook."""
     tables = codebook.tables
     arrays = dict(bank=tables.bank, choice=tables.choice, transitions=tables.transitions)
     (folder / TABLES).parent.mkdir(parents=True, exist_ok=True)
-    save_arrays({**arrays, "gains": codebook.gains.astype(np.float16)}, folder / TABLES)
+    save_arrays({**arrays, "gains": codebook.step_scales.astype(np.float16)}, folder / TABLES)
 
 
 def load_vector_codebook(folder: Path, latent_channels: int, levels: int) -> VectorCodebook | None:

@@ -1,4 +1,4 @@
-"""Tasks in several processes, of which one may die."""
+"""A process pool that survives the death of a worker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 Task = TypeVar("Task")
 
 
-def _begin(start: Callable[..., None] | None, *given: Any) -> None:
+def _begin(initializer: Callable[..., None] | None, *initargs: Any) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -22,30 +22,30 @@ def _begin(start: Callable[..., None] | None, *given: Any) -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
-    if start is not None:
-        start(*given)
+    if initializer is not None:
+        initializer(*initargs)
 
 
 def in_processes(
     function: Callable[[Task], Any],
     tasks: Sequence[Task],
     jobs: int,
-    start: Callable[..., None] | None = None,
-    *given: Any,
+    initializer: Callable[..., None] | None = None,
+    *initargs: Any,
 ) -> Generator[tuple[Task, Any]]:
-    """Call the function in `jobs` processes: pairs of task and result as they come, or BrokenProcessPool if it died.
+    """Call the function in `jobs` processes; yield pairs of task and result, which is BrokenProcessPool if it died.
 
-    Closing the iterator, or Ctrl-C, lets what runs end, and what waits does not begin. The processes end with this one,
-    however it ends.
+    Closing the iterator, or Ctrl-C, lets running tasks end and cancels waiting ones. The processes end
+    with this one, however it ends.
 
     Args:
-        start: called with `given` in every process first.
+        initializer: called with `initargs` in every process first.
     """
     context = multiprocessing.get_context("spawn")  # metric packages hang in forked processes
     left = list(tasks)
     while left:
         died: list[Task] = []
-        with ProcessPoolExecutor(min(jobs, len(left)), context, _begin, (start, *given)) as pool:
+        with ProcessPoolExecutor(min(jobs, len(left)), context, _begin, (initializer, *initargs)) as pool:
             futures = {pool.submit(function, task): task for task in left}
             try:
                 for future in as_completed(list(futures)):

@@ -1,4 +1,4 @@
-"""What a codec model is: four stages, and an optional denoiser. The rest of the codec knows models by these alone.
+"""The interface of a codec model: four stages and an optional denoiser. The codec uses models through it alone.
 
 samples -> front-end -> transform -> quantizer -> indices
 samples <- renderer  <- transform <- (denoiser) <- quantizer
@@ -7,14 +7,17 @@ samples <- renderer  <- transform <- (denoiser) <- quantizer
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..format.layer import Layer
 from .diffusion.schedule import NoiseRange
 from .dsp.mel import LogMel
+from .errors import ModelError
 from .quantization.scalar import ScalarCodebook
 from .quantization.vector import VectorCodebook
 from .values import DecodedLatents, Frames, LoudnessTarget
@@ -51,10 +54,10 @@ class Renderer(Protocol):
 
 
 class Denoiser(Protocol):
-    """Noisy latents, and what the base layer says of them -> the best guess of the latents.
+    """Noisy latents and the base layer's latents -> an estimate of the latents.
 
     Attributes:
-        levels: quality levels of the base layer that it knows; on finer ones it has nothing to do.
+        levels: quality levels of the base layer that it was trained with; finer ones leave nothing to refine.
         schedule: configuration of diffusers' DDIMScheduler.
         noise_range: noise that diffusions begin and end at.
         fingerprint: of its files.
@@ -72,7 +75,7 @@ class Denoiser(Protocol):
     @property
     def deviation(self) -> Tensor: ...
 
-    def at(self, number: int) -> Denoiser:
+    def for_step(self, number: int) -> Denoiser:
         """The denoiser of that step."""
 
     def start(self, base: Tensor, level: Tensor, step: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,7 +92,7 @@ class Denoiser(Protocol):
 
 
 class CodecModel(Protocol):
-    """A model, ready to run. Latents are on the CPU, and so is what knows only latents: quantiser, diffusion.
+    """A model, ready to run. Latents, quantiser and diffusion are on the CPU.
 
     Attributes:
         mel: the front-end.
@@ -97,7 +100,7 @@ class CodecModel(Protocol):
         codebook: the quantiser.
         default_quality: level if no rate is given.
         denoiser: for diffusion, if there is one.
-        vectors: codebook of the tokens of fixed rate, if there is one.
+        vector_codebook: codebook of the tokens of fixed rate, if there is one.
         name: for messages.
         fingerprint: of what indices mean; its first 4 bytes stand in every file.
         device: where networks and signal processing run.
@@ -111,7 +114,7 @@ class CodecModel(Protocol):
     codebook: ScalarCodebook
     default_quality: int
     denoiser: Denoiser | None
-    vectors: VectorCodebook | None
+    vector_codebook: VectorCodebook | None
     name: str
     fingerprint: bytes
     device: str
@@ -130,7 +133,7 @@ class CodecModel(Protocol):
     def loudness_targets(
         self, magnitudes: Tensor, mel: Tensor, latents: np.ndarray, own: slice
     ) -> Sequence[LoudnessTarget | None]:
-        """What an encoder needs to keep the level of each channel of a packet; None: this model leaves it alone.
+        """Targets that keep the level of each channel of a packet; None: the model does not adjust it.
 
         Args:
             magnitudes: [B, n_fft // 2 + 1, T], of the packet and its context.
@@ -139,10 +142,10 @@ class CodecModel(Protocol):
         """
 
     def decoded_energy(self, latents: Tensor, step: float) -> Tensor:
-        """Audible energy of what latents [B, C, N] decode to: [B]. Where there are loudness targets."""
+        """Audible energy of decoded latents [B, C, N]: [B]. Only for models with loudness targets."""
 
     def frames(self, decoded: DecodedLatents, history: Sequence[Tensor | None] = ()) -> Frames:
-        """What the renderer takes for decoded latents of some channels.
+        """Frames for decoded latents of some channels.
 
         Args:
             history: latents [1, C, K] before those of each channel, that the transform shall hear too.
@@ -167,9 +170,45 @@ class CodecModel(Protocol):
         Raises:
             ModelError: a prompt, and the model takes no text.
         """
+        if prompt is not None:
+            raise self.no_text()
+        return self
+
+    def no_text(self) -> ModelError:
+        """The error where a prompt is given to a model that takes none."""
+        return ModelError(f"model {self.name} takes no text")
+
+    def sample_latents(
+        self, prompt: str, negative: str, vectors: int, steps: int, seed: int, guidance: float, scheduler: str
+    ) -> Tensor:
+        """Latents [1, C, N] of the sound that a text describes; arguments as for `Codec.synthesize`.
+
+        Raises:
+            ModelError: the model takes no text, or its text encoders are missing.
+        """
+        raise self.no_text()
+
+    def generate_picks(
+        self, prompt: str, layer: Layer, index: int, vectors: int, seed: int, candidates: int
+    ) -> np.ndarray:
+        """Picks [1, blocks, steps - 1, 1] for packet `index` of a file, led by a prompt; raises as `sample_latents`.
+
+        Args:
+            vectors: latent vectors of the packet.
+            candidates: random picks from which the prompt chooses each.
+        """
+        raise self.no_text()
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the model as a folder.
+
+        Raises:
+            ModelError: its weights are not ours to copy.
+        """
 
     def tags(self) -> list[str]:
         """Comments "NAME=value" for files of this model."""
+        return []
 
     def vectors_of(self, hops: int) -> int:
         """Latent vectors of a packet of so many hops."""

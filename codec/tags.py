@@ -1,4 +1,4 @@
-"""Comments of a file ("NAME=value", as in Vorbis comments), and the two names that the codec reserves."""
+"""Comments of a file ("NAME=value", as in Vorbis comments), and the two names reserved for the codec."""
 
 from __future__ import annotations
 

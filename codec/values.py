@@ -16,7 +16,7 @@ class Latents(NamedTuple):
 
     Attributes:
         values: [channels, latent_channels, N] float32.
-        step: of the quantiser that leaves as much error, see `levels.step_size`.
+        step: of a quantiser with as much error, see `levels.step_size`.
     """
 
     values: Tensor
@@ -63,11 +63,11 @@ class LoudnessTarget(NamedTuple):
 
 @dataclass(frozen=True)
 class Frames:
-    """What a renderer takes: a spectrum for every 10 ms, of one or more channels.
+    """Input of a renderer: a spectrum for every 10 ms, of one or more channels.
 
     Attributes:
-        magnitudes: [C, D, T], STFT or mel magnitudes at their true level, whatever the model's renderer takes.
-        scale: [C, 1, T], what normalised magnitudes were multiplied by; 0 in silence.
+        magnitudes: [C, D, T], STFT or mel magnitudes at their true level, as the model's renderer takes them.
+        scale: [C, 1, T], factor on normalised magnitudes; 0 in silence.
         scaled_step: [C, 1, T], step of the quantiser times `scale`.
     """
 
@@ -96,7 +96,7 @@ class Frames:
         return cls(*(torch.cat(field, dim) for field in fields))
 
     def map(self, function: Callable[..., Tensor], *others: Frames) -> Frames:
-        """What a function makes of each field, and of the same field of others."""
+        """A function applied to each field, and to the same field of others."""
         return Frames(
             function(self.magnitudes, *(o.magnitudes for o in others)),
             function(self.scale, *(o.scale for o in others)),

@@ -14,7 +14,9 @@ from typing import BinaryIO
 from .errors import DamageError, FormatError, NotAldmError, VersionError
 
 MAGIC = b"\x89ALD"
-MAJOR, MINOR = 1, 0
+MAJOR = 1
+VERSION = MAJOR, 0
+PARAMETRIC_VERSION = 1, 1  # of files that may have high band and stereo records
 HEADER = struct.Struct("<4sBBBB3sH5s4s")  # and a CRC-16
 HEADER_SIZE = HEADER.size + 2
 HOPS_PER_SECOND = 100  # packet durations count hops of 10 ms
@@ -24,7 +26,8 @@ MAX_BODY = (1 << 21) - 1  # three bytes of LEB128
 UNKNOWN = (1 << 40) - 1  # instead of a number of samples
 END_HOPS = 16  # an end record shortens the last packet by less than this: a reader may have played the rest
 PACKET, LAYER, COMMENT, END, INDEX = ord("P"), ord("D"), ord("C"), ord("E"), ord("I")
-KINDS = re.compile(b"[PDCEI]")
+PARAMETRIC = HIGH_BAND, STEREO = ord("H"), ord("S")  # of the packet that follows
+KINDS = re.compile(b"[PDCEIHS]")
 # Instead of a quality. OWN_QUALITY: every packet has its own. NO_BASE: packets have enhancement layers only.
 OWN_QUALITY, NO_BASE = 254, 255
 LAYERS = 1  # a flag: enhancement layers may follow packets
@@ -55,7 +58,12 @@ class Header:
     packet_hops: int
     model: bytes
     layers: bool = False
-    version: tuple[int, int] = (MAJOR, MINOR)
+    version: tuple[int, int] = VERSION
+
+    @property
+    def parametric(self) -> bool:
+        """High band and stereo records may stand before packets."""
+        return self.version >= PARAMETRIC_VERSION
 
     @property
     def hops(self) -> int | None:
@@ -130,7 +138,7 @@ class Record:
     """A record.
 
     Attributes:
-        kind: PACKET, LAYER, COMMENT, END, INDEX, or an unknown one.
+        kind: PACKET, LAYER, HIGH_BAND, STEREO, COMMENT, END, INDEX, or an unknown one.
         body: bytes between length and checksum.
         offset: in the file.
         size: bytes in the file.
@@ -161,6 +169,16 @@ class Packet:
     gains: tuple[int, ...]
     payload: bytes
     quality: int | None = None
+
+    @property
+    def coded(self) -> int:
+        """How many channels are neither silent nor a copy."""
+        return sum(gain not in (GAIN_SILENT, GAIN_COPY) for gain in self.gains)
+
+    @property
+    def doubled(self) -> bool:
+        """Whether it has two channels, the first one coded and the second one its copy."""
+        return self.coded == 1 and self.gains[1:] == (GAIN_COPY,)
 
     def pack(self) -> bytes:
         """Body of the record."""

@@ -58,7 +58,7 @@ def new_encoder() -> Any:
 
 
 def payload_of(encoder: Any) -> bytes:
-    """What a range encoder has written, without the zero bytes at the end."""
+    """Bytes of a range encoder, without the zeros at the end."""
     return encoder.get_compressed().astype(">u4").tobytes().rstrip(b"\0")
 
 

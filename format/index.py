@@ -81,7 +81,7 @@ def find_packet(source: BinaryIO, number: int) -> int | None:
     if offsets := read_index(source):
         return offsets[number] if number < len(offsets) else None
     at, count = HEADER_SIZE, 0
-    for _ in range(3 * number + 1000):  # packets, layers and comments
+    for _ in range(5 * number + 1000):  # packets, what belongs to them, and comments
         source.seek(at)
         head = source.read(4)
         if head[:1] == bytes([PACKET]):

@@ -1,4 +1,4 @@
-"""The enhancement layer of a packet: parameters of a DDCM walk and the picks of its noise. spec, section 7."""
+"""The enhancement layer of a packet: parameters of a diffusion and the picks of its noise (DDCM). Spec, section 7."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from .container import (
     HOPS_PER_SECOND,
     LAYER,
     PACKET,
+    PARAMETRIC,
     UNKNOWN,
     Header,
     Packet,
@@ -30,17 +31,19 @@ from .index import find_packet
 
 @dataclass
 class Item:
-    """A packet and its enhancement layer.
+    """A packet and the records that belong to it.
 
     Attributes:
         number: place in the file, from 0.
         packet: None if it is missing.
         layer: body of the layer record, if there is one; not parsed yet.
+        parameters: bodies of its high band and stereo records, by their kinds; not parsed yet.
     """
 
     number: int
     packet: Packet | None
     layer: bytes | None = None
+    parameters: dict[int, bytes] = field(default_factory=dict)
 
 
 class StreamReader:
@@ -72,6 +75,7 @@ class StreamReader:
         self._ended = False
         self._reached = 0  # end of the last whole packet, in hops
         self._next = 0  # number of the next packet
+        self._parameters: dict[tuple[int, bytes], bytes] = {}  # of the next packet: by kind and number
 
     def tags(self) -> list[str]:
         """Comments before the first packet. This reads up to that packet; `packets` still gives all of it."""
@@ -107,24 +111,28 @@ class StreamReader:
                 self.comments.append(_text(record))
             elif record.kind == END:
                 self._end(record, held)
+            elif record.kind in PARAMETRIC and self.header.parametric:
+                self._parameters.setdefault((record.kind, record.body[:1]), record.body)
             elif record.kind == PACKET:
                 if first and not sought:
                     sought = True
-                    if found := self._seek(first):
-                        records, self._next = found, first
+                    from_ = first - self.header.parametric  # what belongs to a packet stands before it
+                    if found := self._seek(from_):
+                        records, self._next = found, from_
+                        self._parameters.clear()
                         continue
                 if held:
-                    yield from self._give(held, first, followed=not self._ended)
+                    yield from self._emit(held, first, followed=not self._ended)
                 held, firm = self._parse(record), False
                 if held:
                     self._broken = False
                 if held is None:
                     continue
                 if not self.header.layers and held.packet and held.packet.hops == self.header.packet_hops:
-                    yield from self._give(held, first)
+                    yield from self._emit(held, first)
                     held = None
         if held:
-            yield from self._give(held, first)
+            yield from self._emit(held, first)
         yield from self._close(first)
 
     def _seek(self, number: int) -> Iterator[Record | DamageError] | None:
@@ -146,11 +154,16 @@ class StreamReader:
         return f"packet {number} at {number * self.header.packet_hops / HOPS_PER_SECOND:.2f} s"
 
     def _parse(self, record: Record) -> Item | None:
+        found, self._parameters = self._parameters, {}
+        own = bytes([record.index & 0xFF])
+        parameters = {kind: body for (kind, number), body in found.items() if number == own}
+        if len(parameters) < len(found):
+            self.damage.append(f"{self.place(record.index)}: high band or stereo record of another packet")
         if self._ended:
             self.damage.append(f"{self.place(record.index)}: after the end")
             return None
         try:
-            return Item(record.index, Packet.parse(record.body, self.header))
+            return Item(record.index, Packet.parse(record.body, self.header), None, parameters)
         except DamageError as error:
             self.damage.append(f"{self.place(record.index)}: {error}")
             self._broken = True
@@ -169,7 +182,7 @@ class StreamReader:
             return
         self.samples, self._ended = samples, True
 
-    def _give(self, item: Item, first: int, followed: bool = False) -> Iterator[Item]:
+    def _emit(self, item: Item, first: int, followed: bool = False) -> Iterator[Item]:
         """A packet, after the missing ones before it. One that is short and `followed` by others is dropped."""
         size = self.header.packet_hops
         if followed and item.packet and item.packet.hops < size:
@@ -220,12 +233,14 @@ class Stream:
         header: of the file.
         packets: whole packets by number.
         layers: bodies of enhancement layers by the number of their packet.
+        parameters: bodies of high band and stereo records by the number of their packet and their kind.
         samples, hops, comments, damage: as in `StreamReader`.
     """
 
     header: Header
     packets: dict[int, Packet] = field(default_factory=dict)
     layers: dict[int, bytes] = field(default_factory=dict)
+    parameters: dict[int, dict[int, bytes]] = field(default_factory=dict)
     samples: int | None = None
     hops: int = 0
     comments: list[str] = field(default_factory=list)
@@ -245,6 +260,8 @@ def read_stream(source: bytes | BinaryIO) -> Stream:
             stream.packets[item.number] = item.packet
             if item.layer is not None:
                 stream.layers[item.number] = item.layer
+            if item.parameters:
+                stream.parameters[item.number] = item.parameters
     stream.samples, stream.hops = reader.samples, reader.hops
     stream.comments, stream.damage = reader.comments, reader.damage
     return stream

@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
-PACKET, LAYER, COMMENT, END, INDEX = KINDS = b"PDCEI"
+PACKET, LAYER, COMMENT, END, INDEX, HIGH_BAND, STEREO = KINDS = b"PDCEIHS"
 SILENT, COPY = -32768, -32767
 OWN_QUALITY, NO_BASE = 254, 255
 UNKNOWN = (1 << 40) - 1
@@ -34,6 +34,8 @@ DENOISER = "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "sche
 PREDICTOR = "codec/predictor.json", "codec/predictor.safetensors"
 CONDITION = "codec/condition.safetensors"
 QUALITIES, OVERLAP = 48, 64  # of AudioLDM 2 checkpoints; hops that a packet shares with the next one
+DURATIONS = 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64  # of segments, section 14
+FIRST = {HIGH_BAND: [3, -70, 9] + [0] * 6, STEREO: [0] * 14 + [2] * 14 + [0] * 14}
 START = 1400, 1527, 1665, 1816, 1980, 2159, 2355, 2568
 ONE, WORD, STATE = 1 << 24, 1 << 32, (1 << 64) - 1
 NORMALS = [round(32 * NormalDist().inv_cdf((byte + 0.5) / 256)) for byte in range(128, 256)]
@@ -73,8 +75,7 @@ class Model:
             tables = safetensors((folder / MODEL[3]).read_bytes()) if MODEL[3] in model else {}
         except (OSError, ValueError, KeyError, struct.error) as error:
             raise Unreadable(f"{folder} is no model folder: {error}") from error
-        counts = tables.get("bank") or adaptive_bank()
-        self.bank, self.largest = [intervals(row) for row in counts], len(counts[0]) // 2
+        self.bank = [intervals(row) for row in tables.get("bank", ())]
         self.choice, self.transitions = tables.get("choice"), tables.get("transitions")
         self.qualities = len(self.choice) if self.choice else QUALITIES
 
@@ -180,6 +181,13 @@ class Layer(NamedTuple):
     picks: tuple[int, ...] = ()
 
 
+class Segment(NamedTuple):
+    """Units and values of section 14."""
+
+    units: int
+    values: list[int]
+
+
 @dataclass
 class Packet:
     """A packet. `gains` are as stored. `channels` are the coded channels; empty without a base layer."""
@@ -189,6 +197,9 @@ class Packet:
     gains: tuple[int, ...]
     channels: list[Channel]
     layer: Layer | None = None
+    high_band: list[list[Segment]] | None = None  # tracks
+    balance: int = 0
+    stereo: list[Segment] | None = None
     layered: bool = False  # a whole layer record was read, usable or not
     lost: bool = False  # the payload does not decode
 
@@ -321,41 +332,70 @@ def read_channel(coder: RangeDecoder, vectors: int, level: int, model: Model) ->
     for _ in range(vectors):
         kind = coder.symbol(rows[kind])
         channel.classes.append(kind)
-        channel.indices.append(read_vector(coder, model.choice[level][kind], model))
+        channel.indices.append(read_vector(coder, [model.bank[table] for table in model.choice[level][kind]]))
     return channel
 
 
-def read_adaptive_channel(coder: RangeDecoder, vectors: int, level: int, model: Model) -> Channel:
-    bands, size = model.bands, model.groups * model.bands
-    s, m = [START[level % 8] << level // 8] * size, [0] * size
-    f = s.copy()
-    channel = Channel([], [])
-    for n in range(vectors):
-        tables = []
-        for c in range(size):
+ADAPTIVE_BANK = [intervals(row) for row in adaptive_bank()]
+
+
+class Adaptive:
+    """State of section 5.1, for `size` channels in groups of `bands`."""
+
+    def __init__(self, size: int, bands: int, level: int) -> None:
+        self.s, self.m = [START[level % 8] << level // 8] * size, [0] * size
+        self.f, self.bands, self.n = self.s.copy(), bands, 0
+
+    def read(self, coder: RangeDecoder) -> list[int]:
+        """Decode the next vector."""
+        s, f, m, bands, tables = self.s, self.f, self.m, self.bands, list[list[int]]()
+        for c in range(len(s)):
             begin, last = c - c % bands, c - c % bands + bands - 1
             near = f[c + 1 if c == begin else c - 1] + f[c - 1 if c == last else c + 1] >> 1
             scale = min(max((2 * s[c] + f[c] + near >> 2) >> 6, 4), 57344)
             e = scale.bit_length() - 3
-            tables.append(4 * e + (scale >> e) - 4)
-        values, shift = read_vector(coder, tables, model), min(4, (n + 2).bit_length() - 1)
+            tables.append(ADAPTIVE_BANK[4 * e + (scale >> e) - 4])
+        values, shift = read_vector(coder, tables), min(4, (self.n + 2).bit_length() - 1)
         for c, value in enumerate(values):
             q, a = value + (m[c] + 32768 >> 16), abs(value) << 16
             s[c] += a - s[c] >> shift
             f[c] += a - f[c] >> 1
             m[c] += (q << 16) - m[c] >> 2
             values[c] = q
-        channel.indices.append(values)
-    return channel
+        self.n += 1
+        return values
 
 
-def read_vector(coder: RangeDecoder, tables: Sequence[int], model: Model) -> list[int]:
-    """Decode C values with tables of the bank, and their escapes."""
-    values = [coder.symbol(model.bank[table]) - model.largest for table in tables]
+def read_adaptive_channel(coder: RangeDecoder, vectors: int, level: int, model: Model) -> Channel:
+    state = Adaptive(model.groups * model.bands, model.bands, level)
+    return Channel([], [state.read(coder) for _ in range(vectors)])
+
+
+def read_tracks(payload: bytes, kind: int, count: int, hops: int) -> list[list[Segment]]:
+    """Tracks of a high band or stereo record, section 14."""
+    coder, units, size = RangeDecoder(payload), -(-hops // 4), 1 + len(FIRST[kind])
+    tracks = list[list[Segment]]()
+    for _ in range(count):
+        track, state, values = list[Segment](), Adaptive(size, size, 40), FIRST[kind]
+        while sum(segment.units for segment in track) < units:
+            duration, *steps = state.read(coder)
+            if not 0 <= duration < len(DURATIONS):
+                raise Damaged("a segment has no valid duration")
+            values = [value + step for value, step in zip(values, steps, strict=True)]
+            left = units - sum(segment.units for segment in track)
+            track.append(Segment(min(DURATIONS[duration], left), values))
+        tracks.append(track)
+    return tracks
+
+
+def read_vector(coder: RangeDecoder, tables: Sequence[list[int]]) -> list[int]:
+    """Decode C values with their tables of intervals, and their escapes."""
+    largest = (len(tables[0]) - 1) // 2
+    values = [coder.symbol(table) - largest for table in tables]
     for c, value in enumerate(values):
-        if abs(value) == model.largest:
+        if abs(value) == largest:
             n = 8 << coder.uniform(16)
-            magnitude = model.largest + n - 8 + coder.uniform(n)
+            magnitude = largest + n - 8 + coder.uniform(n)
             values[c] = magnitude if value > 0 else -magnitude
     return values
 
@@ -390,6 +430,7 @@ class Reader:
         self.ended = False  # an end record that counts was read
         self.passed_over = 0  # offset of the last byte that was passed over
         self.taken = 0  # offset of the last whole packet, or of its layer
+        self.parameters = dict[tuple[int, bytes], bytes]()  # bodies of records for the next packet
         self.work = 0  # bytes checked while searching for a whole record
 
     def whole(self, at: int, kinds: Sequence[int] = range(256)) -> bool:
@@ -433,6 +474,8 @@ class Reader:
             self.take_packet(record)
         elif record.kind == LAYER:
             self.take_layer(record)
+        elif record.kind in FIRST and file.version != "1.0":
+            self.parameters.setdefault((record.kind, body[:1]), body)
         elif record.kind == COMMENT:
             file.comments.append(body.decode(errors="replace"))
         elif record.kind == END and len(body) == 5 and file.samples is None:
@@ -448,6 +491,10 @@ class Reader:
     def take_packet(self, record: Record) -> None:
         file, number = self.file, record.number or 0
         self.expected = number + 1
+        found, self.parameters = self.parameters, {}
+        parameters = {kind: body for (kind, of), body in found.items() if of == bytes([number % 256])}
+        if len(parameters) < len(found):
+            file.damage.append(f"a high band or stereo record before packet {number} is not of it")
         if self.ended:
             raise Damaged("a packet behind the end")
         if file.packets and file.packets[-1] and file.packets[-1].hops < file.packet_hops:
@@ -462,6 +509,20 @@ class Reader:
         packet.lost = True
         packet.channels = read_channels(packet, payload, self.model)
         packet.lost = False
+        for kind, body in parameters.items():
+            try:
+                self.take_parameters(packet, kind, body)
+            except Damaged as damage:
+                file.damage.append(f"record before packet {number}: {damage}")
+
+    def take_parameters(self, packet: Packet, kind: int, body: bytes) -> None:
+        if kind == HIGH_BAND:
+            packet.high_band = read_tracks(body[1:], kind, packet.coded, packet.hops)
+            return
+        if len(body) < 2 or packet.coded != 1 or packet.gains[1:] != (COPY,):
+            raise Damaged("stereo of what is not one channel and its copy")
+        packet.balance = int.from_bytes(body[1:2], "little", signed=True)
+        [packet.stereo] = read_tracks(body[2:], kind, 1, packet.hops)
 
     def behind_the_end(self, number: int) -> bool:
         """Whether a packet begins at or after the end that the header gives."""
@@ -553,6 +614,7 @@ def packet_facts(packet: Packet) -> dict[str, Any]:
     values = [value for channel in packet.channels for vector in channel.indices for value in vector]
     facts: dict[str, Any] = {"hops": packet.hops, "quality": packet.quality, "indices": digest(values)}
     facts["gains"] = [{SILENT: "silent", COPY: "copy"}.get(gain, gain / 256) for gain in packet.gains]
+    facts["high_band"], facts["balance"], facts["stereo"] = packet.high_band, packet.balance, packet.stereo
     facts["classes"] = [channel.classes for channel in packet.channels]
     if layer := packet.layer:
         facts["layer"] = layer._asdict() | {"denoiser": layer.denoiser.hex(), "picks": digest(layer.picks)}

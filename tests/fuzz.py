@@ -23,6 +23,7 @@ with atheris.instrument_imports(include=["aldm.format"]):
     from aldm.format.errors import DamageError, FormatError
     from aldm.format.index import find_packet, pack_index, read_index
     from aldm.format.layer import Layer
+    from aldm.format.parameters import HighBand, Stereo
     from aldm.format.stream import StreamReader
 from safetensors.numpy import load_file
 
@@ -42,12 +43,14 @@ def read_file(data: bytes) -> None:
             assert item.number == number, "a gap in the numbers"
             number += 1
             if item.packet is not None:
-                decode_packet(reader, item.packet, item.layer, follow)
+                decode_packet(reader, item.packet, item.layer, item.parameters, follow)
         assert reader.hops <= number * size or first
         assert reader.header.hops is None or reader.hops <= reader.header.hops
 
 
-def decode_packet(reader: StreamReader, packet: c.Packet, layer: bytes | None, follow: bool) -> None:
+def decode_packet(
+    reader: StreamReader, packet: c.Packet, layer: bytes | None, parameters: dict[int, bytes], follow: bool
+) -> None:
     assert 1 <= packet.hops <= reader.header.packet_hops
     level = reader.header.quality if packet.quality is None else packet.quality
     coded, vectors = sum(gain > c.GAIN_COPY for gain in packet.gains), packet.hops // PATCH
@@ -59,6 +62,11 @@ def decode_packet(reader: StreamReader, packet: c.Packet, layer: bytes | None, f
         elif level < LEVELS and coded * vectors < 500:
             for classes, indices in decode_indices(packet.payload, coded, vectors, TABLES, level):
                 assert len(classes) == len(indices) == vectors
+        for kind, body in parameters.items():
+            if coded * packet.hops < 4000:
+                parsed = (HighBand if kind == c.HIGH_BAND else Stereo).parse(body, packet)
+                again = type(parsed).parse(parsed.pack(body[0]), packet)
+                assert str(again) == str(parsed)
         if layer is not None:
             parsed, picks = Layer.parse(layer, coded, vectors)
             assert len(parsed.pack(picks)) == len(layer)
@@ -79,12 +87,12 @@ def decode_adaptively(payload: bytes, coded: int, vectors: int, level: int) -> N
 
 def build(data: bytes) -> bytes:
     """A file whose checksums hold: a header of the first bytes, and records of the rest."""
-    fields = struct.pack("<4sB", c.MAGIC, 0x10) + data[:17].ljust(17, b"\0")
+    fields = struct.pack("<4sB", c.MAGIC, 0x11) + data[:17].ljust(17, b"\0")
     out = fields + struct.pack("<H", c.binascii.crc_hqx(fields, 0xFFFF))
     at, number = 17, 0
     while at + 3 <= len(data):
         kind, jump, length = data[at : at + 3]
-        kind = c.KINDS.pattern[1 + kind % 5] if kind < 250 else kind
+        kind = c.KINDS.pattern[1 + kind % 7] if kind < 250 else kind
         number += jump if jump < 70 and kind == c.PACKET else 0
         out += c.pack_record(kind, data[at + 3 : at + 3 + length], number if kind in (c.PACKET, c.LAYER) else 0)
         at, number = at + 3 + length, number + (kind == c.PACKET)
@@ -110,6 +118,9 @@ def one_input(data: bytes) -> None:
             decode_adaptively(data[1:], 1 + len(data) % 3, 20, data[0] % adaptive.LEVELS if data else 0)
         elif kind == b"D":
             Layer.parse(data, 1 + len(data) % 3, 20)
+        elif kind in (b"H", b"S"):
+            gains = (0, c.GAIN_COPY) if kind == b"S" else (0,) * (1 + len(data) % 3)
+            (Stereo if kind == b"S" else HighBand).parse(data, c.Packet(160, gains, b""))
         else:
             read_file(build(data))
     except FormatError:

@@ -24,13 +24,15 @@ from typing import Any
 from unittest import mock
 
 import torch
+from aldm.codec.decoding.decoder import Decoder
 from aldm.codec.decoding.packets import PacketDecoder
 from aldm.codec.errors import ModelError
 from aldm.format import FormatError
 from aldm.format.layer import Layer
-from aldm.format.stream import StreamReader
+from aldm.format.parameters import units_of
+from aldm.format.stream import Item, StreamReader
 from mutate import mutate
-from test_golden import MODELS, codec_of, model_of, names, read, reference, reference_model, streams
+from test_golden import MODELS, codec_of, expanded, model_of, names, read, reference, reference_model, streams
 
 Facts = dict[str, Any]
 PIPE_EVERY = 8  # mutations, of which one is read as a pipe too
@@ -95,6 +97,7 @@ def product_facts(data: bytes) -> Facts:
             "classes": [classes.tolist() for classes, _ in channels],
             "indices": [indices.tolist() for _, indices in channels],
             "layer": layer,
+            **product_parameters(decoder, item),
         }
     if not decoder.reader.hops:
         raise FormatError("no packets")
@@ -104,6 +107,18 @@ def product_facts(data: bytes) -> Facts:
         "comments": decoder.reader.comments,
         "packets": packets,
         "damage": bool(decoder.damage),
+    }
+
+
+def product_parameters(decoder: Decoder, item: Item) -> Facts:
+    """What the product reads in high band and stereo records of a packet."""
+    assert item.packet
+    high_band, stereo = decoder.parameters(item)
+    units = units_of(item.packet.hops)
+    return {
+        "high_band": high_band and [track.expand(units).tolist() for track in high_band.tracks],
+        "balance": stereo.balance if stereo else 0,
+        "stereo": stereo and stereo.track.expand(units).tolist(),
     }
 
 
@@ -122,6 +137,9 @@ def reference_facts(data: bytes, model: Any) -> Facts:
             "classes": [channel.classes for channel in packet.channels],
             "indices": [channel.indices for channel in packet.channels],
             "layer": packet.layer and packet.layer._asdict() | {"picks": list(packet.layer.picks)},
+            "high_band": None if packet.high_band is None else list(map(expanded, packet.high_band)),
+            "balance": packet.balance,
+            "stereo": packet.stereo and expanded(packet.stereo),
         }
     return {
         "hops": file.hops,

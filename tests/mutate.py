@@ -13,17 +13,19 @@ from aldm.format.container import (
     COMMENT,
     END,
     HEADER_SIZE,
+    HIGH_BAND,
     INDEX,
     LAYER,
     OWN_QUALITY,
     PACKET,
+    STEREO,
     UNKNOWN,
     pack_leb128,
     read_leb128,
 )
 from aldm.format.errors import DamageError
 
-KINDS = (PACKET, LAYER, COMMENT, END, INDEX)
+KINDS = (PACKET, LAYER, COMMENT, END, INDEX, HIGH_BAND, STEREO)
 OTHER_KINDS = (0x00, 0x21, 0x7A)
 NUMBER_STEPS = (1, 1, 2, 3, 62, 63, 64, 65, -1, -2)
 HEADER_VALUES = {  # offset and size of a field, and values at its limits

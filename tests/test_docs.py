@@ -1,4 +1,4 @@
-"""The examples of the documentation are run as they stand."""
+"""The documentation agrees with the program: its examples run, and it has all options."""
 
 import re
 import shutil
@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+from aldm.cli.main import main
 from conftest import DATA
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -20,6 +22,20 @@ def examples(page: str) -> list[tuple[int, str, str]]:
     found = [(text.count("\n", 0, m.start(2)) + 1, m[2], m[3]) for m in BLOCK.finditer(text) if not m[1]]
     assert found
     return found
+
+
+def test_the_page_of_the_command_has_every_option_and_no_other() -> None:
+    options = {
+        (name, option)
+        for name, command in main.commands.items()
+        for parameter in command.params
+        if isinstance(parameter, click.Option)
+        for option in parameter.opts
+        if option.startswith("--")
+    }
+    mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", (DOCS / "cli.md").read_text()))
+    assert not {f"{name} {option}" for name, option in options if option not in mentioned}
+    assert mentioned <= {option for _, option in options} | {"--help"}
 
 
 @pytest.mark.slow

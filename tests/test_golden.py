@@ -17,6 +17,7 @@ from aldm.format import DamageError, FormatError, NotAldmError, VersionError
 from aldm.format.container import NO_BASE, Packet
 from aldm.format.entropy import decode_indices
 from aldm.format.layer import Layer
+from aldm.format.parameters import units_of
 from aldm.format.stream import StreamReader
 from reference import reference
 
@@ -61,7 +62,7 @@ def facts(data: bytes) -> dict[str, Any]:
     sound = np.concatenate(list(decoder.blocks()), 1)
     assert np.isfinite(sound).all()
     again = StreamReader(data)
-    indices, classes, picks, gains = [], [], [], []
+    indices, classes, picks, gains, parameters = [], [], [], [], list[np.ndarray]()
     packets = []
     for item in again.packets():
         packets.append(item.packet is not None)
@@ -77,12 +78,17 @@ def facts(data: bytes) -> dict[str, Any]:
             packets[-1] = False
             continue
         gains.append(np.array(item.packet.gains))
+        high_band, stereo = decoder.parameters(item)
+        units = units_of(item.packet.hops)
+        parameters += [track.expand(units) for track in (high_band.tracks if high_band else [])]
+        parameters += [np.append(stereo.balance, stereo.track.expand(units))] if stereo else []
         with contextlib.suppress(DamageError):
             layer, picked = Layer.parse(item.layer or b"", coded, vectors)
             if layer.denoiser != b"\0\0":
                 picks.append(picked)
     header = again.header
-    return {
+    about = {"parameters": digest(parameters)} if parameters else {}
+    return about | {
         "version": f"{header.version[0]}.{header.version[1]}",
         "rate": header.sample_rate,
         "channels": header.channels,
@@ -168,6 +174,15 @@ def test_reference_decoder_finds_the_same(name: str) -> None:
     assert digest([np.array(c.classes) for c in channels]) == expected["classes"]
     assert digest([np.array(c.indices) for c in channels]) == expected["indices"]
     assert digest([np.array(p.layer.picks) for p in packets if p.layer]) == expected["picks"]
+    parameters = []
+    for p in packets:
+        parameters += [np.array(expanded(track)) for track in p.high_band or []]
+        parameters += [np.append(p.balance, expanded(p.stereo))] if p.stereo else []
+    assert (digest(parameters) if parameters else None) == expected.get("parameters")
+
+
+def expanded(track: list[Any]) -> list[list[int]]:
+    return [segment.values for segment in track for _ in range(segment.units)]
 
 
 @functools.cache

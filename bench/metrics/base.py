@@ -1,17 +1,21 @@
-"""What a metric is: its facts for people and programs, and the function that measures it."""
+"""Metrics: their description, and the functions that measure them."""
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 SAMPLE_RATE = 16000
+WINDOW, HOP = 2048, 512  # samples of full-band spectra, at 44.1 or 48 kHz
 EXTRA = "pip install 'aldm[bench]'"
 Wave = NDArray[np.float32]
+Spectrum = NDArray[np.complex128]
 Scores = dict[str, float | None]
 
 
@@ -53,7 +57,37 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Family:
+class FullBandPair:
+    """A clip and its decoded version, both float32 [C, N] at `rate` Hz, with one or two channels.
+
+    Codecs return what is in time with the original; nothing is shifted here.
+    """
+
+    reference: Wave
+    decoded: Wave
+    rate: int
+
+    @functools.cached_property
+    def spectra(self) -> tuple[Spectrum, Spectrum]:
+        """Of reference and decoded: [C, F, T], Hann windows of `WINDOW` samples, a full-scale sine about 0.5."""
+        from scipy.signal import stft
+
+        def transform(wave: Wave) -> Spectrum:
+            return stft(wave.astype(np.float64), self.rate, nperseg=WINDOW, noverlap=WINDOW - HOP)[2]
+
+        return transform(self.reference), transform(self.decoded)
+
+    @functools.cached_property
+    def hertz(self) -> NDArray[np.float64]:
+        """Frequencies of the spectra's bins [F]."""
+        return np.asarray(np.fft.rfftfreq(WINDOW, 1 / self.rate), np.float64)
+
+
+AnyPair = TypeVar("AnyPair", Pair, FullBandPair)
+
+
+@dataclass(frozen=True)
+class Family(Generic[AnyPair]):
     """Metrics that one function computes together.
 
     Attributes:
@@ -66,7 +100,7 @@ class Family:
 
     name: str
     metrics: tuple[Metric, ...]
-    measure: Callable[[Pair], Scores]
+    measure: Callable[[AnyPair], Scores]
     modules: tuple[str, ...] = ()
     hint: str = EXTRA
     shortest: float = 0.0

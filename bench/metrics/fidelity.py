@@ -83,7 +83,7 @@ def waveform_metrics(reference: Wave, decoded: Wave) -> dict[str, float]:
 
 
 @functools.cache
-def _visqol_api(mode: str) -> Any:
+def visqol_api(mode: str) -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from visqol import VisqolApi
 
@@ -100,7 +100,7 @@ def visqol(reference: Wave, decoded: Wave, speech: bool) -> float:
         from scipy.signal import resample_poly
 
         rate, a, b = 48000, resample_poly(a, 3, 1), resample_poly(b, 3, 1)
-    result = _visqol_api("speech" if speech else "audio").measure_from_arrays(a, b, sample_rate=rate)
+    result = visqol_api("speech" if speech else "audio").measure_from_arrays(a, b, sample_rate=rate)
     return float(result.moslqo)
 
 

@@ -1,4 +1,4 @@
-"""Whatever FFmpeg reads, through PyAV: for files that libsndfile does not know, or gives up on."""
+"""Reads audio through FFmpeg (PyAV): formats that libsndfile does not know or cannot read to the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A waveform cut into packets with the samples around them."""
+"""Framing: a waveform cut into packets, each with the samples around it."""
 
 from __future__ import annotations
 

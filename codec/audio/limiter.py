@@ -1,4 +1,4 @@
-"""A look-ahead peak limiter: sound beyond full scale is made quieter for some 20 ms, instead of being clipped."""
+"""A look-ahead peak limiter: lowers sound beyond full scale for some 20 ms, instead of clipping it."""
 
 from __future__ import annotations
 

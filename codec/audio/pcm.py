@@ -1,4 +1,4 @@
-"""Uncompressed samples: their layouts, from bytes and to bytes."""
+"""PCM sample formats: bytes to samples and back."""
 
 from __future__ import annotations
 

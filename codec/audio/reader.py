@@ -14,11 +14,8 @@ import numpy as np
 
 from ..errors import AudioError
 from .ffmpeg import FFmpegFile, UnknownFormat
-from .resampling import Resampler as Resampler
-from .resampling import length_at as length_at
-from .resampling import resample as resample
-from .samples import as_samples, check_layout
-from .samples import check_samples as check_samples
+from .resampling import resample
+from .samples import as_samples, check_layout, check_samples
 from .sndfile import BLOCK_SECONDS, SndFile, read_tags
 from .suffixes import SIGNATURE_BYTES, guess_format
 from .wav import WavSamples, read_wav_header
@@ -27,7 +24,7 @@ SPOOL_BYTES = 1 << 26  # of a pipe that are kept in memory
 
 
 def spool(stream: BinaryIO, start: bytes = b"") -> BinaryIO:
-    """A pipe to its end as a file, behind bytes of it that were read already; in memory up to 64 MB."""
+    """A pipe, read to its end, as a file; `start` are bytes that were read before. In memory up to 64 MB."""
     file: Any = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 (whoever reads it lets it go)
     file.write(start)
     shutil.copyfileobj(stream, file)
@@ -49,9 +46,9 @@ class AudioReader:
         sample_rate: Hz.
         channels: number of channels.
         samples: per channel, that are there.
-        tags: what the file says of itself, as "NAME=value".
+        tags: of the file, as "NAME=value".
         truncated: the file ends before its own length, or parts of it do not decode.
-        warnings: lines for a user; one of them says what `truncated` found.
+        warnings: lines for a user; one explains `truncated`.
 
     Raises:
         AudioError: not audio, or empty; and while reading, samples that are not finite.

@@ -11,9 +11,9 @@ from ..errors import AudioError
 
 MIN_RATE = 1000  # Hz; at a lower one, a file of a few kB is hours of sound
 INTEGER_SCALE = {"int16": 1 << 15, "int32": 1 << 31}
-LOUDEST = 1e4
-MANY_CHANNELS = 8  # more than these, of less than FEW samples for each: the axes are the wrong way round
-FEW = 10
+MAX_SAMPLE = 1e4
+# More than MANY_CHANNELS, each of fewer than MIN_SAMPLES times their number: the axes are swapped.
+MANY_CHANNELS, MIN_SAMPLES = 8, 10
 
 
 def check_layout(channels: int, sample_rate: int) -> None:
@@ -28,8 +28,8 @@ def check_samples(block: np.ndarray) -> None:
     """Raises AudioError for samples that are not finite, or absurdly loud."""
     if not np.isfinite(block).all():
         raise AudioError("audio with NaN or infinite samples")
-    if np.abs(block).max(initial=0) > LOUDEST:
-        raise AudioError(f"audio with samples beyond {LOUDEST:g} times full scale")
+    if np.abs(block).max(initial=0) > MAX_SAMPLE:
+        raise AudioError(f"audio with samples beyond {MAX_SAMPLE:g} times full scale")
 
 
 def as_samples(data: Any) -> np.ndarray:
@@ -57,7 +57,7 @@ def as_samples(data: Any) -> np.ndarray:
         )
     wave = np.atleast_2d(wave)
     channels, count = wave.shape
-    if count and (channels > max(2, count) or (channels > MANY_CHANNELS and count < FEW * channels)):
+    if count and (channels > max(2, count) or (channels > MANY_CHANNELS and count < MIN_SAMPLES * channels)):
         raise AudioError(
             f"samples [{channels}, {count}] are {channels} channels of {count} samples; "
             "if they are [N, C], transpose them: samples.T"

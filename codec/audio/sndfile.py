@@ -1,4 +1,4 @@
-"""What libsndfile reads."""
+"""Reads audio through libsndfile."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import AudioError
 
 TAGS = ("title", "artist", "album", "tracknumber", "date", "genre", "comment", "copyright", "license")
 BLOCK_SECONDS = 10
-LONGEST = 1 << 48  # samples; more is no length but a sign that it is unknown
+MAX_SAMPLES = 1 << 48  # samples; more is no length but a sign that it is unknown
 OGG_TAIL = 1 << 16  # bytes: a page of Ogg is no longer
 LAST_PAGE = 4  # flag of an Ogg page
 
@@ -36,7 +36,7 @@ class SndFile:
         with self._open() as sound:
             self.sample_rate, self.channels, self.samples = sound.samplerate, sound.channels, sound.frames
             self.tags = _tags(sound)
-            self.intact = self.samples < LONGEST and (not self.samples or _has_end(sound))
+            self.intact = self.samples < MAX_SAMPLES and (not self.samples or _has_end(sound))
         self.warnings, self.truncated = list[str](), _ogg_is_cut(file)
         if self.truncated:
             self.warnings.append(f"ends early, after {self.samples / self.sample_rate:.2f} s: its last page is missing")
@@ -44,7 +44,7 @@ class SndFile:
     @property
     def claimed(self) -> float | None:
         """Seconds that the file says it has, if it does."""
-        return self.samples / self.sample_rate if 0 < self.samples < LONGEST else None
+        return self.samples / self.sample_rate if 0 < self.samples < MAX_SAMPLES else None
 
     def blocks(self) -> Iterator[np.ndarray]:
         """The samples, float32 blocks [C, n]."""

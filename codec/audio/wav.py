@@ -1,4 +1,4 @@
-"""WAV as a file and as a stream: the same samples from both, whatever the sizes in the header say."""
+"""WAV from files and pipes: the same samples from both, even if the sizes in the header are wrong."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_CHUNK = 1 << 26  # bytes that are read in front of the samples
 
 @dataclass(frozen=True)
 class WavHeader:
-    """What stands in front of the samples.
+    """Header of a WAV, as far as the samples need it.
 
     Attributes:
         form: layout of the samples.
@@ -115,7 +115,7 @@ class WavSamples:
 
     @property
     def shortfall(self) -> str:
-        """What is missing of a truncated one."""
+        """Message about a truncated stream."""
         form, size = self.header.form, self.header.size or 0
         claimed = size // form.frame_bytes / form.sample_rate
         return f"ends early: {self.read / form.sample_rate:.2f} of {claimed:.2f} s are there"

@@ -16,7 +16,6 @@ from ..tags import MODEL_TAG, comment_value
 
 HUB = {"speech": "cvssp/audioldm2", "music": "cvssp/audioldm2-music", "large": "cvssp/audioldm2-large"}
 LICENCE = "CC BY-NC-SA 4.0 as published, not for commercial use"
-# what a file's comments say of the checkpoint that wrote it; the fingerprint in the header is what counts
 
 
 def is_checkpoint(name: str | Path | None) -> bool:
@@ -43,7 +42,7 @@ def licence_of(comments: Iterable[str]) -> str | None:
     return LICENCE if name.startswith(("cvssp/audioldm2", "audioldm2:")) else None
 
 
-def tagged_model(comments: Iterable[str]) -> str | None:
+def model_from_comments(comments: Iterable[str]) -> str | None:
     """The hub's checkpoint that wrote a file, if its comments name one that this package knows; else None.
 
     Without the revision: anyone can propose one to a repository, and a file must not choose what is downloaded.
@@ -53,7 +52,7 @@ def tagged_model(comments: Iterable[str]) -> str | None:
 
 
 class Checkpoint:
-    """A checkpoint's parts, each fetched when it is asked for. The hub's cache comes before the hub.
+    """A checkpoint's parts, each fetched on first use. The hub's cache comes before the hub.
 
     Args:
         name: a folder; or a name in HUB, or one of its values, with `@REVISION` behind it or without.
@@ -77,7 +76,7 @@ class Checkpoint:
 
     @property
     def root(self) -> Path:
-        """Folder in which the parts lie that were asked for."""
+        """Folder of the parts that are present."""
         assert self._root is not None
         return self._root
 

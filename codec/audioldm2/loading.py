@@ -13,7 +13,7 @@ from .checkpoint import Checkpoint, free_memory
 
 
 def load_network(load: Any, checkpoint: Checkpoint, sub: str, device: str, dtype: torch.dtype) -> tuple[Any, bool]:
-    """A part's network, and whether memory is plenty.
+    """A part's network, and whether there is memory to spare.
 
     Args:
         load: a class with diffusers' or transformers' `from_pretrained`.

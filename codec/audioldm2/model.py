@@ -10,9 +10,9 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-import torch._meta_registrations  # the command may have loaded torch without: see cli.quick
 from torch import Tensor
 
+from ...format.layer import Layer
 from ..device import find_device
 from ..dsp.mel import LogMel
 from ..errors import AldmWarning, ModelError
@@ -21,94 +21,29 @@ from ..model_parts import LOADING_ERRORS, load_codebook, load_vector_codebook, r
 from ..quantization.adaptive import AdaptiveCodebook
 from ..quantization.scalar import ScalarCodebook
 from ..quantization.vector import VectorCodebook
-from ..settings import Ranges, check_ranges
 from ..stages import CodecModel, Renderer
 from ..tags import MODEL_TAG, PROMPT_TAG, comment_value
 from ..values import DecodedLatents, Frames, LoudnessTarget
 from ..vocoders.hifigan import HifiGan, Hybrid, MelGriffinLim
 from .checkpoint import LICENCE, Checkpoint
+from .generation import generate_picks, sample_latents
 from .loading import load_network
 from .unet import UNet, UNetRuntime
+from .vae import STD_LIMIT, Vae
 
 DTYPES = ("float32", "float16", "bfloat16")
 OVERLAP = 64  # hops that a packet of 1024 shares with the next one: 6 % of the bits
 CONTEXT = 64  # hops around a packet that the VAE hears besides, about as far as its convolutions reach
 DEFAULT_QUALITY = 22
-STD_LIMIT = 10.0  # standard deviation of the posterior in units of the prior's; none is above it that is not an error
-RANGES: Ranges = dict(latent_channels=(1, 64), scaling_factor=(1e-4, 1e4))  # of a VAE
 BRIGHT = 4000.0  # Hz, from which on `emphasis` rises
 
 
 def pick_dtype(device: str, dtype: str | None) -> torch.dtype:
-    """float16 on a GPU, else float32, or what was asked for."""
+    """The dtype of that name; default: float16 on a GPU, else float32."""
     name = dtype or ("float16" if device.startswith("cuda") else "float32")
     if name not in DTYPES:
         raise ValueError(f"no dtype {name}; there are {', '.join(DTYPES)}")
     return getattr(torch, name)
-
-
-class Vae:
-    """diffusers' AutoencoderKL as the codec sees it: log-mel [B, T, n_mels] <-> latents [B, latent_channels, N].
-
-    The latents have unit variance, the network's channels one after the other, each with its frequencies.
-
-    Args:
-        posterior: 0: the posterior's mode; 1: a sample of it; between: as much of its deviation.
-        std_limit: largest deviation of the posterior that is believed.
-    """
-
-    def __init__(self, checkpoint: Checkpoint, mel: LogMel, device: str, dtype: torch.dtype, posterior: float = 0.0,
-                 std_limit: float = STD_LIMIT):  # fmt: skip
-        config = checkpoint.config("vae")
-        blocks, self.scaling = config.get("block_out_channels"), config.get("scaling_factor", 0.18215)
-        sizes = [config.get(name) for name in ("in_channels", "out_channels")]
-        if sizes != [1, 1] or not isinstance(blocks, list) or not 1 <= len(blocks) <= 5:
-            raise ModelError(f"vae/ of {checkpoint.name} is not one of 16 kHz log-mels")
-        try:
-            check_ranges({"latent_channels": config.get("latent_channels"), "scaling_factor": self.scaling}, RANGES)
-        except ValueError as error:
-            raise ModelError(f"vae/ of {checkpoint.name} does not load: {error}") from error
-        self.patch = 2 ** (len(blocks) - 1)
-        self.bands, self.channels = mel.n_mels // self.patch, config["latent_channels"]
-        self.latent_channels = self.channels * self.bands
-        if not 0 <= posterior <= 1 or not std_limit > 0:
-            raise ValueError("the posterior's share is 0 to 1, the limit of its deviation above 0")
-        self.n_mels, self.posterior, self.std_limit = mel.n_mels, posterior, std_limit
-        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
-        if dtype == torch.float16 and config.get("force_upcast", True):
-            dtype = torch.float32  # its activations leave the range of float16
-        self.network, plenty = load_network(AutoencoderKL, checkpoint, "vae", device, dtype)
-        self.device, self.dtype = device, dtype
-        if not plenty:
-            self.network.enable_slicing()
-
-    @torch.inference_mode()
-    def encode(self, mel: Tensor) -> Tensor:
-        """Log-mel [B, T, n_mels], T a multiple of `patch` -> latents [B, latent_channels, T / patch]."""
-        if mel.ndim != 3 or mel.shape[2] != self.n_mels or mel.shape[1] % self.patch:
-            raise ValueError(f"log-mel is [B, T, {self.n_mels}] with T a multiple of {self.patch}, not {[*mel.shape]}")
-        posterior = self.network.encode(mel[:, None].to(self.device, self.dtype)).latent_dist
-        latents = posterior.mean.float()
-        if self.posterior:
-            noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)).to(latents)
-            deviation = posterior.std.float().clamp(max=self.std_limit)
-            latents = latents + self.posterior * deviation * noise
-        return self.flatten(latents * self.scaling).cpu()
-
-    @torch.inference_mode()
-    def decode(self, latents: Tensor, step: Tensor) -> Tensor:
-        """Latents [B, latent_channels, N] -> log-mel [B, N * patch, n_mels]; the quantiser's step is not asked."""
-        parted = self.unflatten(latents).to(self.device, self.dtype) / self.scaling
-        return self.network.decode(parted).sample[:, 0].float()
-
-    def flatten(self, parted: Tensor) -> Tensor:
-        """[B, channels, N, bands] -> [B, latent_channels, N]."""
-        return parted.transpose(2, 3).flatten(1, 2)
-
-    def unflatten(self, latents: Tensor) -> Tensor:
-        """[B, latent_channels, N] -> [B, channels, N, bands]."""
-        return latents.unflatten(1, (self.channels, self.bands)).transpose(2, 3)
 
 
 @dataclass
@@ -128,7 +63,7 @@ class AudioLDM2(CodecModel):
     autoencoder: Vae
     codebook: ScalarCodebook
     denoiser: UNet | None = None
-    vectors: VectorCodebook | None = None
+    vector_codebook: VectorCodebook | None = None
     name: str = ""
     fingerprint: bytes = bytes(32)
     device: str = "cpu"
@@ -176,7 +111,7 @@ class AudioLDM2(CodecModel):
             if checkpoint.fitted:
                 codebook = load_codebook(checkpoint.root, vae.latent_channels)
                 files.append(TABLES)
-            vectors = load_vector_codebook(checkpoint.root, vae.latent_channels, codebook.levels)
+            vector_codebook = load_vector_codebook(checkpoint.root, vae.latent_channels, codebook.levels)
         except LOADING_ERRORS as error:
             raise ModelError(f"codec/ of {checkpoint.name} does not load: {reason(error)}") from error
         warnings.warn(f"weights of AudioLDM 2 ({checkpoint.name}): {LICENCE}", AldmWarning, stacklevel=2)
@@ -186,7 +121,7 @@ class AudioLDM2(CodecModel):
             vae,
             codebook,
             denoiser=UNet(UNetRuntime(checkpoint, vae, device, chosen)) if checkpoint.has("unet") else None,
-            vectors=vectors,
+            vector_codebook=vector_codebook,
             name=checkpoint.name,
             fingerprint=checkpoint.fingerprint(*files),
             device=device,
@@ -195,14 +130,29 @@ class AudioLDM2(CodecModel):
             match_loudness=match_loudness,
         )
 
-    def with_prompt(self, comments: Iterable[str], prompt: str | None, from_step: int) -> AudioLDM2:
+    def with_prompt(self, comments: Iterable[str], prompt: str | None, from_step: int) -> CodecModel:
         """As for `CodecModel`; without a prompt, what the comments say counts."""
         if self.denoiser is None:
-            if prompt is not None:
-                raise ModelError(f"model {self.name} takes no text")
-            return self
+            return super().with_prompt(comments, prompt, from_step)
         stored = comment_value(comments, PROMPT_TAG)
         return replace(self, denoiser=replace(self.denoiser, prompt=stored, edit=prompt, from_step=from_step))
+
+    def sample_latents(
+        self, prompt: str, negative: str, vectors: int, steps: int, seed: int, guidance: float, scheduler: str
+    ) -> Tensor:
+        if self.denoiser is None:
+            raise self.no_text()
+        return sample_latents(self.denoiser, prompt, negative, vectors, steps, seed, guidance, scheduler)
+
+    def generate_picks(
+        self, prompt: str, layer: Layer, index: int, vectors: int, seed: int, candidates: int
+    ) -> np.ndarray:
+        if self.denoiser is None:
+            raise self.no_text()
+        return generate_picks(self.denoiser, prompt, layer, index, vectors, seed, candidates)[0]
+
+    def save_pretrained(self, folder: Path) -> None:
+        raise ModelError(f"{self.name} is a checkpoint of others; copy its folder")
 
     def tags(self) -> list[str]:
         return [f"{MODEL_TAG}={self.checkpoint.name if self.checkpoint.from_hub else 'audioldm2:' + self.name}"]
@@ -249,7 +199,7 @@ class AudioLDM2(CodecModel):
         name = self.vocoder_name or self.vocoders[0]
         if name != "griffin-lim":
             try:
-                network = self._hifigan()
+                network = self.hifigan()
                 return (
                     Hybrid(network, self.mel) if name == "hybrid" else HifiGan(network, self.mel, self.match_loudness)
                 )
@@ -263,7 +213,7 @@ class AudioLDM2(CodecModel):
             raise ValueError(f"no vocoder {name}; there are {', '.join(self.vocoders)}")
         return replace(self, vocoder_name=name)
 
-    def _hifigan(self) -> Callable[[Tensor], Tensor]:
+    def hifigan(self) -> Callable[[Tensor], Tensor]:
         """The checkpoint's vocoder: log-mel [B, T, n_mels] -> waveform."""
         config = self.checkpoint.config("vocoder")
         hop = int(np.prod(config.get("upsample_rates", [])))

@@ -1,4 +1,4 @@
-"""Prompts of AudioLDM 2: CLAP and T5 read them, and GPT-2 goes on from there."""
+"""Prompts of AudioLDM 2: embedded by CLAP and T5, continued by GPT-2."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def text_stack(checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> Any:
 
 @torch.inference_mode()
 def embed(checkpoint: Checkpoint, prompt: str, device: str, dtype: torch.dtype) -> Condition:
-    """What a prompt says to the UNet.
+    """The UNet's conditioning for a prompt.
 
     Raises:
         ModelError: as for `text_stack`.

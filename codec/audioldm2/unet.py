@@ -21,6 +21,7 @@ from ..quantization.adaptive import COARSEST_UNIT_VARIANCE
 from .checkpoint import Checkpoint
 from .loading import load_network
 from .text import Condition, embed
+from .vae import Vae
 
 STEP = COARSEST_UNIT_VARIANCE / float(step_size(0))  # of a base layer's step in the latents' units
 ERROR = 12**-0.5  # deviation of a uniform quantiser's error, in steps
@@ -42,12 +43,12 @@ class UnitVarianceNoiseRange(NoiseRange):
     def position(self, noise: float) -> float:
         return float(np.interp(np.log(noise), self._logs, np.linspace(0, 1, len(self._logs))))
 
-    def alone(self, bits: float) -> tuple[float, float]:
+    def without_base(self, bits: float) -> tuple[float, float]:
         # To: as much error as an ideal code of so many bits leaves in 128 values. From: what settles on the whole; with
         # an ideal denoiser of white latents, 3 would leave 10 to 25 % less error at high rates, and 20 as much more.
         return min(8.0, self.max_sigma), max(self.min_sigma, 2 ** (-bits / 128))
 
-    def upon(self, step: float) -> tuple[float, float]:
+    def on_base(self, step: float) -> tuple[float, float]:
         error = quantiser_error(step)  # with more fresh noise than this, few picks make it worse than the base alone
         return 1.1 * error, 0.5 * error
 
@@ -79,14 +80,14 @@ def load_condition(file: Path) -> Condition:
 
 
 class UNetRuntime:
-    """What all uses of a checkpoint's UNet have in common; each part loads when it is first used.
+    """A checkpoint's UNet with its schedule and conditioning; each part loads when it is first used.
 
     Args:
-        vae: whose latents it knows: has `flatten`, `unflatten`, `channels`, `latent_channels`.
+        vae: whose latents it knows.
         device, dtype: where it runs, and with what numbers.
     """
 
-    def __init__(self, checkpoint: Checkpoint, vae: Any, device: str, dtype: torch.dtype):
+    def __init__(self, checkpoint: Checkpoint, vae: Vae, device: str, dtype: torch.dtype):
         self.checkpoint, self.vae, self.device, self.dtype = checkpoint, vae, device, dtype
         self._conditions: dict[str | None, Condition] = {}
 
@@ -165,10 +166,10 @@ class UNetRuntime:
 
     @torch.inference_mode()
     def noise(self, sample: Tensor, timestep: Any, conditioning: Condition) -> Tensor:
-        """The UNet's answer for samples of the diffusion: both [B, channels, N, bands], on the CPU, float32.
+        """Noise that the UNet predicts in samples of the diffusion: both [B, channels, N, bands], on the CPU, float32.
 
         Args:
-            conditioning: the same for all, or something for each.
+            conditioning: one for all samples, or one for each.
         """
         network, parts = self.network, []
         whole = [part.to(self.device).expand(len(sample), *part.shape[1:]) for part in conditioning]
@@ -185,12 +186,12 @@ class UNetRuntime:
         return torch.cat(parts)
 
 
-@dataclass(frozen=True)
+@dataclass
 class UNet:
     """Noisy latents -> the best guess of the latents, with the interface of `Denoiser`.
 
-    The UNet knows nothing of a base layer: its error counts as a part of the noise, and no guess is further from it
-    than a step of its quantiser, where the latents cannot be.
+    The UNet was not trained with a base layer: the quantiser's error counts as part of the noise, and guesses stay
+    within a quantiser step of the base layer.
 
     Attributes:
         runtime: of the network.
@@ -223,7 +224,7 @@ class UNet:
         errors = [quantiser_error(float(step_size(level))) for level in range(self.levels)]
         return torch.tensor([*errors, 1.0])[:, None].expand(-1, self.runtime.vae.latent_channels)
 
-    def at(self, number: int) -> UNet:
+    def for_step(self, number: int) -> UNet:
         """The denoiser of that step."""
         return self if self.edit is None or number < self.from_step else replace(self, prompt=self.edit, edit=None)
 

@@ -1,4 +1,4 @@
-"""The channels of a file on their way from frames to sound, in groups that are made one after the other."""
+"""Frames to sound for all channels of a file, a group of channels at a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def constant(frames: Frames) -> LazyFrames:
 
 
 def map_unique(function: Callable[..., Any], *groups: list[Any]) -> list[Any]:
-    """What a function makes of each group; neighbours that are the same objects stay one."""
+    """A function applied to each group; neighbours that are the same object get one result."""
     out: list[Any] = []
     for c, mine in enumerate(zip(*groups, strict=True)):
         same = c and all(a is b[c - 1] for a, b in zip(mine, groups, strict=True))
@@ -33,9 +33,7 @@ def map_unique(function: Callable[..., Any], *groups: list[Any]) -> list[Any]:
 
 
 class Crossfade:
-    """Joins packets that overlap: in the middle half of what two share, it goes over from one account to the other.
-
-    Neither knows well how it ends.
+    """Crossfades packets that overlap, in the middle half of the shared frames: each is least accurate at its ends.
 
     Args:
         overlap: frames that packets share; 0: packets pass as they are, and are not made yet.
@@ -43,7 +41,7 @@ class Crossfade:
 
     def __init__(self, overlap: int):
         self._overlap = overlap
-        self._behind: list[Frames] | None = None  # what the packet before says of the next one's first frames
+        self._behind: list[Frames] | None = None  # frames of the packet before that overlap the next one
 
     def join(self, groups: list[LazyFrames] | None, hops: int) -> list[LazyFrames] | None:
         """A packet's frames, joined to the packet before; None: it is missing."""
@@ -58,18 +56,18 @@ class Crossfade:
 
 
 def crossfade(packet: Tensor, before: Tensor) -> Tensor:
-    """A packet [..., T] whose first frames come from what the one before says of them [..., V]."""
+    """A packet [..., T] whose first V frames fade over from those of the packet before, [..., V]."""
     count = before.shape[-1]
     weight = ((torch.arange(count, device=before.device).float() + 0.5 - count / 4) / (count / 2)).clamp(0, 1)
     return torch.cat([torch.lerp(before, packet[..., :count], weight), packet[..., count:]], -1)
 
 
 class VocoderStream:
-    """A group of channels: its renderer, and what was heard last.
+    """Renderer of a group of channels, with the last frames for concealment.
 
     Args:
-        heard: frames and how many, one after the other. They are not kept but made again if a gap follows: what is
-            needed of them is half a megabyte for each channel.
+        heard: recent frames and how many, in order. They are not stored but computed again if a gap follows, because
+            they take half a megabyte for each channel.
     """
 
     def __init__(self, renderer: Renderer, heard: Sequence[tuple[LazyFrames, int]]):
@@ -85,7 +83,7 @@ class VocoderStream:
         return self._renderer.push(made)
 
     def materialize_history(self) -> None:
-        """Make what was heard again, before a gap is filled."""
+        """Compute the recent frames again, before a gap is filled."""
         heard = Frames.stack([frames() for frames, _ in self._heard], -1)
         before = heard.map(lambda field: field[..., -CONTEXT:].clone())
         self._heard = [(constant(before), before.count)]
@@ -104,11 +102,11 @@ class VocoderStream:
 
 
 class VocoderBank:
-    """Groups of as many channels as the model works on at once; equal ones are made once, as long as they are equal.
+    """Renderers of all channels in groups of the model's batch size; equal groups share one as long as they are equal.
 
     Args:
         channels: of the file.
-        piece: samples in a block at most, so that many channels that are alike take no memory of their own.
+        piece: largest number of samples in a block, so that many equal channels take no memory of their own.
     """
 
     def __init__(self, model: CodecModel, channels: int, piece: int):
@@ -145,7 +143,7 @@ class VocoderBank:
         return self._blocks(self._run(lambda c, stream: stream.flush()))
 
     def _split_groups(self, given: list[Any]) -> None:
-        """Groups that were one part where they are given different things."""
+        """Give groups that shared a renderer their own where their input differs from now on."""
         before = list(self._streams)
         for c in range(1, len(before)):
             if before[c] is before[c - 1]:

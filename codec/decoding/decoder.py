@@ -5,27 +5,29 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from torch import Tensor
 
 from ...format import container
 from ...format.errors import DamageError
+from ...format.parameters import HighBand, Stereo
 from ...format.stream import Item, StreamReader
-from ..audio.reader import length_at, resample
-from ..context import each_in_own_context, in_own_context
+from ..audio.resampling import length_at, resample
 from ..dsp.loudness import PEAK, peak_of
+from ..fullband.spectra import FULL_RATE
+from ..fullband.synthesis import ParametricDecoder
 from ..stages import CodecModel
+from ..torch_defaults import generator_with_torch_defaults, with_torch_defaults
 from ..values import DecodedLatents, Frames
 from .channels import Crossfade, LazyFrames, VocoderBank, map_unique
-from .packets import PacketDecoder
+from .packets import DecodeOptions, PacketDecoder
 
-Channel = tuple[int, float] | None  # which of those that are coded, and what it is multiplied by; None: silent
+Channel = tuple[int, float] | None  # number among the coded channels, and gain; None: silent
 BLOCK_VALUES = 1 << 21  # of a block [C, n]: 8 MB
 FOREVER = 1 << 62  # samples
-MAX_DURATION = 360000.0  # seconds: 100 h
-EDGE = 48  # frames that a decoder which starts in the middle hears before it, so that its first sample is settled
+EDGE = 48  # frames decoded before a start in the middle, so that its first sample is settled
 
 
 class Decoder:
@@ -33,47 +35,54 @@ class Decoder:
 
     Args:
         source: bytes; a buffered binary file object, which may be a pipe that is still being written; or a reader.
-        strict: refuse damage, instead of concealing damaged packets.
-        max_duration: seconds of sound that `blocks` gives at most: a file of 1 kB can claim hours.
-        layers, refine, prompt, from_step: see `PacketDecoder`.
 
     Attributes:
         header: of the file.
         damage: a line for each thing that was missing or changed, as far as the file was read.
-        decoded: how many packets were decoded.
-        refine: steps of diffusion that packets without an enhancement layer get.
+        decoded_packets: how many packets were decoded.
+        refine: steps of diffusion that packets without an enhancement layer get; see `DecodeOptions`.
 
     Raises:
         FormatError: not an .aldm file, a newer version, or a damaged header.
         ModelError: the file needs another model, or a denoiser, which this one has not.
     """
 
-    def __init__(
-        self,
-        model: CodecModel,
-        source: bytes | BinaryIO | StreamReader,
-        strict: bool = False,
-        layers: str = "all",
-        refine: int = 0,
-        prompt: str | None = None,
-        from_step: int = 0,
-        max_duration: float = MAX_DURATION,
-    ):
-        self.model, self.strict, self.max_duration = model, strict, max_duration
+    def __init__(self, model: CodecModel, source: bytes | BinaryIO | StreamReader, options: DecodeOptions):
+        self.model, self.options = model, options
         self.reader = source if isinstance(source, StreamReader) else StreamReader(source)
-        self.header, self.damage, self.decoded = self.reader.header, self.reader.damage, 0
-        self._packets = PacketDecoder(model, self.header, layers, refine, prompt, from_step)
+        self.header, self.damage, self.decoded_packets = self.reader.header, self.reader.damage, 0
+        self._packets = PacketDecoder(model, self.header, options)
         self.refine = self._packets.refine
         self._history: list[Tensor | None] = [None] * self.header.channels  # latents before the next packet
+        self._parametric: ParametricDecoder | None = None
 
-    @each_in_own_context
+    def output_rate(self, original_rate: bool = False, rate: int | None = None) -> int:
+        """Rate of the samples that `blocks` gives with these arguments, Hz.
+
+        Raises:
+            ValueError: a rate out of range.
+        """
+        core = self.model.mel.sample_rate
+        if rate is not None:
+            if isinstance(rate, bool) or not 1000 <= rate <= container.MAX_RATE:
+                raise ValueError(f"a rate is 1000 to {container.MAX_RATE} Hz, not {rate}")
+            return int(rate)
+        own = original_rate or (self.header.parametric and self.header.sample_rate > core)
+        return self.header.sample_rate if own else core
+
+    @generator_with_torch_defaults
     def blocks(
-        self, original_rate: bool = False, start: float = 0.0, duration: float | None = None
+        self,
+        original_rate: bool = False,
+        start: float = 0.0,
+        duration: float | None = None,
+        rate: int | None = None,
     ) -> Iterator[np.ndarray]:
         """The sound, or a part of it, as blocks [C, n], each as soon as its packet is read. To be called once.
 
         Args:
-            original_rate: resample to the rate of what was encoded.
+            original_rate: resample to the rate of what was encoded. Files with a high band always are.
+            rate: another rate, Hz; at 16000 or less the high band is left out.
             start, duration: seconds; of a seekable file, only what they need is read.
 
         Raises:
@@ -81,46 +90,56 @@ class Decoder:
             ValueError: nothing there, or more than `max_duration`.
         """
         own, hop = self.model.mel.sample_rate, self.model.mel.hop_length
-        rate = self.header.sample_rate if original_rate else own
-        begin, end = self._part(rate, start, duration)
+        rate = self.output_rate(original_rate, rate)
+        begin, end = self._sample_range(rate, start, duration)
         first = max(0, begin * container.HOPS_PER_SECOND // rate - EDGE)
         last = math.inf if duration is None else -(-int(end) * container.HOPS_PER_SECOND // rate) + EDGE
         channels = self.header.channels
         piece = max(1, BLOCK_VALUES * own // (channels * max(rate, own)))
-        blocks = resample(self._synthesize(first, last, piece), own, rate, channels)
+        blocks, made = self._synthesize(first, last, piece), own
+        if self.header.parametric:
+            made = own if rate <= own else FULL_RATE
+            self._parametric = ParametricDecoder(channels, made, first)
+            blocks = self._parametric.blocks(blocks)
+        blocks = resample(blocks, made, rate, channels)
         offset, given = first * hop * rate // own, 0
-        for block in cut(blocks, begin - offset, lambda: min(end, self._whole(rate)) - offset):
+        for block in trim(blocks, begin - offset, lambda: min(end, self._total_samples(rate)) - offset):
             given += block.shape[1]
-            if given > self.max_duration * rate:  # counted, since a header can claim anything
-                raise ValueError(
-                    f"more than {self.max_duration / 3600:g} h of sound: a larger maximum duration allows it"
-                )
+            if given > self.options.max_duration * rate:  # counted, since a header can claim anything
+                hours = self.options.max_duration / 3600
+                raise ValueError(f"more than {hours:g} h of sound: a larger maximum duration allows it")
             yield block
         if not given:
             seconds = self.reader.hops / container.HOPS_PER_SECOND
             raise ValueError(f"nothing to decode from {start:g} s on: the file has {seconds:.2f} s")
 
-    def length(self, original_rate: bool = False, start: float = 0.0, duration: float | None = None) -> int | None:
+    def length(
+        self,
+        original_rate: bool = False,
+        start: float = 0.0,
+        duration: float | None = None,
+        rate: int | None = None,
+    ) -> int | None:
         """How many samples `blocks` will give, if the file is whole; None: it does not say yet.
 
         Raises:
             ValueError: nothing there.
         """
-        rate = self.header.sample_rate if original_rate else self.model.mel.sample_rate
-        begin, end = self._part(rate, start, duration)
-        end = min(end, self._whole(rate))
+        rate = self.output_rate(original_rate, rate)
+        begin, end = self._sample_range(rate, start, duration)
+        end = min(end, self._total_samples(rate))
         return int(end) - begin if self.reader.samples is not None else None
 
-    def _whole(self, rate: int) -> float:
+    def _total_samples(self, rate: int) -> float:
         """Samples of the whole file at a rate, as far as is known."""
         samples = self.reader.samples
         return math.inf if samples is None else length_at(samples, self.header.sample_rate, rate)
 
-    def _part(self, rate: int, start: float, duration: float | None) -> tuple[int, float]:
+    def _sample_range(self, rate: int, start: float, duration: float | None) -> tuple[int, float]:
         """First sample of a part and the one behind its last."""
-        finite = math.isfinite(start * rate) and math.isfinite(duration or 0)
-        if not finite or start < 0 or round(start * rate) >= self._whole(rate):
-            raise ValueError(f"nothing to decode from {start:g} s on: the file has {self._whole(rate) / rate:.2f} s")
+        total, finite = self._total_samples(rate), math.isfinite(start * rate) and math.isfinite(duration or 0)
+        if not finite or start < 0 or round(start * rate) >= total:
+            raise ValueError(f"nothing to decode from {start:g} s on: the file has {total / rate:.2f} s")
         begin = round(start * rate)
         return begin, math.inf if duration is None else begin + max(1, round(min(duration * rate, FOREVER)))
 
@@ -143,6 +162,11 @@ class Decoder:
             frames = crossfade.join(frames, hops)
             if skip >= stop:
                 continue
+            if self._parametric:
+                packet = None if frames is None else item.packet
+                self._parametric.add(
+                    hops, slice(skip, stop), packet, *(self.parameters(item) if packet else (None, None))
+                )
             if frames is None:
                 missing += stop - skip
                 continue
@@ -155,19 +179,32 @@ class Decoder:
         if pushed or missing:
             yield from bank.flush()
 
+    def parameters(self, item: Item) -> tuple[HighBand | None, Stereo | None]:
+        """What high band and stereo records say of a packet that is not missing; None where they do not decode."""
+        found = list[Any]()
+        for kind, record in ((container.HIGH_BAND, HighBand), (container.STEREO, Stereo)):
+            try:
+                body = item.parameters.get(kind)
+                found.append(body and item.packet and record.parse(body, item.packet))
+            except DamageError as error:
+                found.append(None)
+                self.damage.append(f"{self.reader.place(item.number)}: {error}")
+                self._raise_on_damage()
+        return found[0], found[1]
+
     def _items(self, first: int) -> Iterator[Item]:
         """Packets from number `first` on, and errors where damage ends it."""
         for item in self.reader.packets(first):
-            self._refuse()
+            self._raise_on_damage()
             yield item
-        self._refuse(nothing=not self.reader.hops)
+        self._raise_on_damage(nothing=not self.reader.hops)
 
-    def _refuse(self, nothing: bool = False) -> None:
-        if self.damage and (self.strict or nothing):
+    def _raise_on_damage(self, nothing: bool = False) -> None:
+        if self.damage and (self.options.strict or nothing):
             more = f" (and {len(self.damage) - 1} more)" if len(self.damage) > 1 else ""
             raise DamageError(f"damaged file: {self.damage[0]}{more}")
 
-    @in_own_context
+    @with_torch_defaults
     def latents(self, item: Item) -> DecodedLatents:
         """Latents of a packet's channels that are neither silent nor a copy.
 
@@ -181,12 +218,12 @@ class Decoder:
         return self._packets.decode(item.packet, item.layer, item.number, self.reader.comments, report)
 
     def _frames(self, item: Item, heard: bool) -> list[LazyFrames] | None:
-        """What renderers take, of each group of channels; None if the packet is missing or does not decode.
+        """Frames of each group of channels; None if the packet is missing or does not decode.
 
-        That of a group that equals the one before is the same object.
+        Equal groups next to each other share an object.
 
         Args:
-            heard: whether it is more than context of the next packet.
+            heard: False: it is only context for the next packet.
         """
         before, self._history = self._history, [None] * self.header.channels
         if item.packet is None:
@@ -195,10 +232,10 @@ class Decoder:
             latents = self.latents(item)
         except DamageError as error:
             self.damage.append(f"{self.reader.place(item.number)}: {error}")
-            self._refuse()
+            self._raise_on_damage()
             return None
-        self._refuse()
-        self.decoded += heard
+        self._raise_on_damage()
+        self.decoded_packets += heard
         channels, histories = list[Channel](), list[Tensor | None]()
         for c, gain in enumerate(item.packet.gains):
             if gain == container.GAIN_COPY:
@@ -239,7 +276,7 @@ class Decoder:
         return Frames.stack(parts, 0)
 
 
-def cut(blocks: Iterable[np.ndarray], begin: int, end: Callable[[], float]) -> Iterator[np.ndarray]:
+def trim(blocks: Iterable[np.ndarray], begin: int, end: Callable[[], float]) -> Iterator[np.ndarray]:
     """Samples begin .. end() - 1 of a stream of blocks [C, n]; the end may be known as late as at the last block."""
     at = 0
     for block in blocks:

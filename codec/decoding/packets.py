@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,6 +20,38 @@ from ..stages import CodecModel
 from ..values import DecodedLatents, Latents
 
 LAYERS = ("all", "base")
+MAX_DURATION = 360000.0  # seconds: 100 h
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How a file is decoded.
+
+    Attributes:
+        strict: refuse a file with damage, instead of concealing damaged packets.
+        layers: "all"; or "base": enhancement layers are ignored.
+        refine: steps of diffusion, up to 255, for packets without an enhancement layer: seeded noise in the place of
+            what the quantiser removed, the same in every run. The finest qualities leave nothing to refine.
+        prompt: another description of the sound than the file's, for the diffusion of models that take text.
+        from_step: step of the diffusion from which on the prompt counts.
+        max_duration: seconds of sound that are decoded at most, since a file of 1 kB can claim hours.
+
+    Raises:
+        ValueError: an option out of range.
+    """
+
+    strict: bool = False
+    layers: str = "all"
+    refine: int = 0
+    prompt: str | None = None
+    from_step: int = 0
+    max_duration: float = MAX_DURATION
+
+    def __post_init__(self) -> None:
+        if self.layers not in LAYERS:
+            raise ValueError(f"no layers {self.layers}; there are {', '.join(LAYERS)}")
+        if not 0 <= self.refine <= MAX_STEPS:
+            raise ValueError(f"refinement takes 0 to {MAX_STEPS} steps, not {self.refine}")
 
 
 class PacketDecoder:
@@ -26,24 +59,19 @@ class PacketDecoder:
 
     Args:
         header: of the file.
-        layers: "all"; or "base": enhancement layers are ignored.
-        refine: steps of diffusion for packets that have no enhancement layer. The finest qualities leave nothing to
-            refine, and it becomes 0.
-        prompt, from_step: another prompt than the file's for the steps of diffusion from that one on.
+
+    Attributes:
+        refine: as in the options; 0 where the file's quality leaves nothing to refine.
 
     Raises:
         DamageError: the header has what this model does not.
         ModelError: the file needs another model, or a denoiser, which this one has not.
-        ValueError: an argument out of range.
+        ValueError: only the base layer is to be decoded, and there is none.
     """
 
-    def __init__(self, model: CodecModel, header: Header, layers: str, refine: int, prompt: str | None, from_step: int):
-        if layers not in LAYERS:
-            raise ValueError(f"no layers {layers}; there are {', '.join(LAYERS)}")
-        if not 0 <= refine <= MAX_STEPS:
-            raise ValueError(f"refinement takes 0 to {MAX_STEPS} steps, not {refine}")
-        self._model, self._header, self._layers, self.refine = model.with_prompt([], prompt, 0), header, layers, refine
-        self._prompt, self._patch = (prompt, from_step), model.autoencoder.patch
+    def __init__(self, model: CodecModel, header: Header, options: DecodeOptions):
+        self._model, self._header, self._options = model.with_prompt([], options.prompt, 0), header, options
+        self._patch, self.refine = model.autoencoder.patch, options.refine
         if header.model != model.fingerprint[:4]:
             needed, have = header.model.hex(), model.fingerprint[:4].hex()
             raise ModelError(f"the file needs model {needed}; {model.name or 'this one'} is {have}")
@@ -52,9 +80,9 @@ class PacketDecoder:
             raise DamageError("a quality that this model does not have")
         if header.packet_hops % self._patch:
             raise DamageError("a packet duration that this model does not have")
-        if not self._based and layers == "base":
+        if not self._based and options.layers == "base":
             raise ValueError("this file has no base layer")
-        if model.denoiser is None and (refine or not self._based):
+        if model.denoiser is None and (self.refine or not self._based):
             raise ModelError(f"model {model.name} has no denoiser")
         if model.denoiser and model.denoiser.levels <= header.quality < container.OWN_QUALITY:
             self.refine = 0
@@ -80,7 +108,7 @@ class PacketDecoder:
         """
         if packet is None or packet.hops % self._patch:
             raise DamageError("damaged packet: missing, or not a whole number of latent vectors")
-        model = self._model.with_prompt(comments, *self._prompt)
+        model = self._model.with_prompt(comments, self._options.prompt, self._options.from_step)
         level = self._header.quality if packet.quality is None else packet.quality
         if self._based and level >= model.codebook.levels:
             raise DamageError("damaged packet: a quality that this model does not have")
@@ -116,7 +144,7 @@ class PacketDecoder:
         Raises:
             DamageError: it cannot be used.
         """
-        if body is None or self._layers == "base":
+        if body is None or self._options.layers == "base":
             return None
         layer, picks = Layer.parse(body, coded, vectors)
         if model.denoiser is None or layer.denoiser != model.denoiser.fingerprint[:2]:

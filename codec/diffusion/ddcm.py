@@ -18,7 +18,7 @@ from ..stages import Denoiser
 from .schedule import NOISE_RANGE, NoiseRange
 
 CODEBOOK, START, REFINE, GENERATE = 0, 1, 2, 3  # streams of noise
-FINEST = TRAINED_LEVELS - 1  # level of latents that are as good as exact
+EXACT_LEVEL = TRAINED_LEVELS - 1  # level of latents that are as good as exact
 MAX_CHOSEN_STEPS = 40  # of a diffusion whose length is chosen by bitrate
 CHUNK = 1 << 22  # values of a codebook that are in memory at once
 
@@ -51,7 +51,7 @@ def _scheduler(config: dict[str, Any], steps: int) -> Any:
 
 @dataclass(frozen=True)
 class DDCM:
-    """What sets the rate of a DDCM layer.
+    """Parameters that set the rate of a DDCM layer.
 
     Args:
         steps: of the diffusion, 2 .. 255; all but the last have picks.
@@ -85,12 +85,12 @@ class DDCM:
             step: of the base layer's quantiser, or None without a base layer.
             noise_range: of the denoiser.
         """
-        start, end = noise_range.alone(self.bits) if step is None else noise_range.upon(step)
+        start, end = noise_range.without_base(self.bits) if step is None else noise_range.on_base(step)
         bits = self.codebook.bit_length() - 1
         timesteps = TimestepRange.between(
             start, min(max(end, noise_range.min_sigma), start / 2), self.steps, noise_range
         )
-        return Layer(denoiser[:2], self.seed, *timesteps, self.block, bits, self.atoms, FINEST)
+        return Layer(denoiser[:2], self.seed, *timesteps, self.block, bits, self.atoms, EXACT_LEVEL)
 
     @property
     def bits(self) -> float:
@@ -128,10 +128,10 @@ class Sampler:
 
     Args:
         denoiser: of the model.
-        base: [B, C, N], what the base layer says of the latents, or without one anything of that shape.
+        base: [B, C, N], latents of the base layer; without one, anything of that shape.
         level: quality of the base layer; -1: none.
-        step: its quantiser's.
-        numbers: [B], that tell the items' noise apart.
+        step: of its quantiser.
+        numbers: [B], which give each item its own noise.
     """
 
     def __init__(self, denoiser: Denoiser, base: Tensor, level: int, step: float, numbers: np.ndarray):
@@ -154,7 +154,7 @@ class Sampler:
         for number, timestep in enumerate(timesteps):
             alpha = scheduler.alphas_cumprod[timestep]
             sigma = ((1 - alpha) / alpha).sqrt().expand(len(sample))
-            guess = self.denoiser.at(number)(sample / alpha.sqrt(), sigma, self.base, self.level, self.step)
+            guess = self.denoiser.for_step(number)(sample / alpha.sqrt(), sigma, self.base, self.level, self.step)
             if number == span.steps - 1:
                 return guess
             picked = noise(number, guess)
@@ -162,7 +162,7 @@ class Sampler:
         raise AssertionError("a range of timesteps has a last one")
 
     def refine(self, steps: int, seed: int = 0) -> Tensor:
-        """Start at the base layer, with noise that is random, but the same in every run."""
+        """Start at the base layer, with seeded noise: the same in every run."""
         step = float(self.step[0])
         noise_range = self.denoiser.noise_range
         timesteps = TimestepRange.between(*noise_range.refinement(step), steps, noise_range)

@@ -13,11 +13,11 @@ from ..nn.layers import EMBEDDING, Configured, LevelEmbedding, ResidualBlock
 from ..settings import Ranges
 from .schedule import NOISE_RANGE, schedule_config
 
-NO_BASE_STEP = 2 * COARSEST_STEP  # stands for the step of a base layer that is not there
+NO_BASE_STEP = 2 * COARSEST_STEP  # in the place of a step where there is no base layer
 
 
 class Denoiser(Configured):
-    """Noisy latents, and what the base layer says of them -> the best guess of the latents.
+    """Noisy latents and the base layer's latents -> an estimate of the latents.
 
     The guess is the posterior mean under a Gaussian prior, around the base layer's latents with the variance of their
     error, or without a base layer around the mean of all latents with theirs; a small UNet in time adds to it, in
@@ -26,7 +26,7 @@ class Denoiser(Configured):
 
     Args:
         latent_channels: of the autoencoder.
-        levels: quality levels of the base layer that it knows.
+        levels: quality levels of the base layer that it was trained with.
         width: channels of the convolutions.
         blocks: residual blocks on either side of the UNet.
 
@@ -78,7 +78,7 @@ class Denoiser(Configured):
         mean, variance = self.prior(base, level, base)
         return mean, (variance + noise).sqrt()
 
-    def at(self, number: int) -> Denoiser:
+    def for_step(self, number: int) -> Denoiser:
         """The denoiser of that step."""
         return self
 

@@ -87,25 +87,25 @@ class NoiseRange:
 
     min_sigma = MIN_SIGMA
     BASE = 2.0, 0.2  # DDCM on a base layer, in steps of its quantiser
-    REFINE = 4.0, 0.25  # without picks: from where its random start tells nothing
+    REFINE = 4.0, 0.25  # without picks, in steps of the quantiser
 
     def position(self, noise: float) -> float:
         """The timestep that has so much noise: 0 .. 1 from the first to the last."""
         return math.log(noise / MIN_SIGMA) / math.log(MAX_SIGMA / MIN_SIGMA)
 
-    def alone(self, bits: float) -> tuple[float, float]:
-        """Of DDCM without a base layer and so many bits for a latent vector.
+    def without_base(self, bits: float) -> tuple[float, float]:
+        """First and last noise of DDCM without a base layer, for so many bits per latent vector.
 
-        Few bits: from more noise on, and not as far down, where they would not tell anything.
+        With few bits, it starts at more noise and stops earlier.
         """
         return (100.0 if bits < 40 else 50.0), 30 * bits**-0.6
 
-    def upon(self, step: float) -> tuple[float, float]:
-        """Of DDCM on a base layer with that step."""
+    def on_base(self, step: float) -> tuple[float, float]:
+        """First and last noise of DDCM on a base layer with that step."""
         return self.BASE[0] * step, self.BASE[1] * step
 
     def refinement(self, step: float) -> tuple[float, float]:
-        """Without picks, from a base layer with that step."""
+        """First and last noise of a refinement without picks, on a base layer with that step."""
         return self.REFINE[0] * step, max(self.REFINE[1] * step, MIN_SIGMA)
 
 

@@ -14,7 +14,7 @@ from .mel import LogMel
 SPECIAL = (GAIN_SILENT, GAIN_COPY)
 PEAK = 0.5  # of a normalised packet, as in AudioLDM 2's training
 SILENCE = 1e-5  # -100 dBFS, below the last bit of 16
-LOUD, EDGE = 1.5, 0.7  # nats; how far below its loudest band a packet is loud, and how softly that ends
+LOUD_RANGE, LOUD_EDGE = 1.5, 0.7  # nats; how far below its loudest band a packet is loud, and how softly that ends
 
 
 def peak_of(gain: int) -> float:
@@ -34,7 +34,7 @@ def limit_gain(gain: int) -> int:
 
 @functools.cache
 def audibility(bins: int, device: torch.device) -> Tensor:
-    """What the energy in STFT bins from 0 to 8 kHz counts for loudness: [bins], 0 to 1.
+    """Weights of the energy in STFT bins from 0 to 8 kHz for loudness: [bins], 0 to 1.
 
     The high-pass of ITU-R BS.1770 (second stage of table 2: 38.1 Hz, Q 0.5), because rumble can outweigh all else.
     """
@@ -44,14 +44,14 @@ def audibility(bins: int, device: torch.device) -> Tensor:
 
 
 def audible_energy(magnitudes: Tensor) -> Tensor:
-    """Energy of STFT magnitudes [B, n_fft // 2 + 1, T] as far as it counts for loudness: [B]."""
+    """Energy of STFT magnitudes [B, n_fft // 2 + 1, T], weighted by audibility: [B]."""
     weights = audibility(magnitudes.shape[1], magnitudes.device)
     return (magnitudes.square().sum(2) @ weights).clamp(min=1e-12)
 
 
 @functools.cache
 def _band_audibility(mel: LogMel, device: torch.device) -> Tensor:
-    """What the squares of mel bands count for loudness: their width, as far as it is audible, [n_mels]."""
+    """Weights of squared mel bands for loudness: their audible width, [n_mels]."""
     with torch.inference_mode(False):  # kept
         heard = mel.basis @ audibility(mel.n_fft // 2 + 1, torch.device("cpu"))
         return (heard / mel.basis.sum(1) / mel.basis.amax(1)).to(device)
@@ -63,5 +63,5 @@ def band_energy(mel: LogMel, log_mel: Tensor) -> Tensor:
 
 
 def loud_parts(mel: Tensor) -> Tensor:
-    """Which parts of log-mels [B, T, n_mels] have the energy: from 0 to 1, the same shape."""
-    return torch.sigmoid((mel - mel.amax((1, 2), keepdim=True) + LOUD) / EDGE)
+    """Weights, 0 to 1, that mark the parts of log-mels [B, T, n_mels] with most of the energy: the same shape."""
+    return torch.sigmoid((mel - mel.amax((1, 2), keepdim=True) + LOUD_RANGE) / LOUD_EDGE)

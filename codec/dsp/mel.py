@@ -27,7 +27,7 @@ def slaney_hz(mel: Tensor) -> Tensor:
 
 
 @functools.cache
-def placed(mel: LogMel, name: str, device: torch.device) -> Tensor:
+def on_device(mel: LogMel, name: str, device: torch.device) -> Tensor:
     """One of a front-end's arrays on a device."""
     with torch.inference_mode(False):  # training may need it, too
         return getattr(mel, name).clone().to(device)
@@ -87,7 +87,7 @@ class LogMel:
 
     def array(self, name: str, like: Tensor) -> Tensor:
         """`window`, `basis` or another array of this front-end, on the device that `like` is on."""
-        return placed(self, name, like.device)
+        return on_device(self, name, like.device)
 
     def config(self) -> dict[str, Any]:
         """The fields as plain numbers, for a model folder's JSON."""

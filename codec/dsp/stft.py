@@ -17,7 +17,7 @@ def overlap_add(frames: Tensor, hop: int, window: Tensor) -> Tensor:
 
 
 def window_sum(count: int, hop: int, window: Tensor) -> Tensor:
-    """What `overlap_add` gives for so many frames that are the window, [1, N]; not too small to divide by."""
+    """Overlap-added windows of so many frames, [1, N]; large enough to divide by."""
     return overlap_add(window.expand(1, count, -1), hop, window).clamp(min=1e-2)
 
 

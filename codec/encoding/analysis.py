@@ -1,10 +1,10 @@
-"""Audio -> packets of latents, which wait for their quality to be chosen."""
+"""Analysis: audio -> packets of latents, before quantisation."""
 
 from __future__ import annotations
 
 import pickle
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,9 +12,13 @@ import torch
 
 from ...format import container
 from ..audio.framing import Framer, Window
+from ..audio.reader import AudioReader
 from ..dsp.loudness import PEAK, gain_of
+from ..fullband.encoder import ParametricEncoder
 from ..stages import CodecModel
 from ..values import LoudnessTarget
+
+Progress = Callable[[float], None]  # called with the seconds of audio that are done
 
 
 @dataclass
@@ -23,8 +27,8 @@ class AnalyzedChannel:
 
     Attributes:
         latents: [C, N].
-        loudness: what keeps its level, if the model has it kept.
-        target: what the base layer quantises in place of the latents, once energy is compensated for.
+        loudness: target for its level; None: the level is not adjusted.
+        target: latents with compensated energy, which the base layer quantises instead.
     """
 
     latents: np.ndarray
@@ -33,7 +37,7 @@ class AnalyzedChannel:
 
     @property
     def base(self) -> np.ndarray:
-        """What the base layer quantises."""
+        """The latents that the base layer quantises."""
         return self.latents if self.target is None else self.target
 
 
@@ -45,21 +49,27 @@ class AnalyzedPacket:
         hops: duration in units of 10 ms.
         gains: one per channel, as in `Packet`.
         channels: those that are neither silent nor a copy.
+        parameters: its high band and stereo records.
     """
 
     hops: int
     gains: list[int] = field(default_factory=list)
     channels: list[AnalyzedChannel] = field(default_factory=list)
+    parameters: bytes = b""
 
 
 class Spool:
-    """Analysed packets, to be read again and again; those of a long file lie in a temporary file."""
+    """Analysed packets, to be read again and again; those of a long file lie in a temporary file.
+
+    Attributes:
+        parameter_bytes: of their high band and stereo records.
+    """
 
     IN_MEMORY = 1 << 25  # bytes; ten minutes have 14 MB for each channel
 
     def __init__(self, packets: Iterable[AnalyzedPacket] = ()):
         self._file = tempfile.SpooledTemporaryFile(self.IN_MEMORY)  # noqa: SIM115
-        self._count = 0
+        self._count = self.parameter_bytes = 0
         for packet in packets:
             self.append(packet)
 
@@ -67,6 +77,7 @@ class Spool:
         """Add one. All others have to be read to their end."""
         pickle.dump(packet, self._file)
         self._count += 1
+        self.parameter_bytes += len(packet.parameters)
 
     def __len__(self) -> int:
         return self._count
@@ -78,16 +89,26 @@ class Spool:
 
 
 class Analyzer:
-    """Makes packets of `packet_vectors` latent vectors with one model."""
+    """Makes packets of `packet_vectors` latent vectors, `packet_hops` units of 10 ms, with one model."""
 
     def __init__(self, model: CodecModel, packet_vectors: int):
         self.model, self.packet_vectors = model, packet_vectors
+        self.packet_hops = packet_vectors * model.autoencoder.patch
 
     def framer(self) -> Framer:
         """For one stream of samples at the codec's rate."""
         model, mel, patch = self.model, self.model.mel, self.model.patch_samples
         behind, context = model.overlap * mel.hop_length, model.context * mel.hop_length
         return Framer(self.packet_vectors * patch, mel.pad, patch, behind, context)
+
+    def spool(self, reader: AudioReader, parametric: ParametricEncoder, progress: Progress) -> Spool:
+        """All packets of a reader, with their high band and stereo records."""
+        packets, seconds = Spool(), reader.samples / reader.sample_rate
+        for packet in self.analyze(parametric.blocks(reader)):
+            packet.parameters = parametric.records(len(packets), packet.hops, packet.gains)
+            packets.append(packet)
+            progress(min(seconds, len(packets) * self.packet_hops / container.HOPS_PER_SECOND))
+        return packets
 
     def analyze(self, blocks: Iterable[np.ndarray]) -> Iterator[AnalyzedPacket]:
         """Waveform blocks [C, n] at the codec's rate -> packets of latents, one after the other."""

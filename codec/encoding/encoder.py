@@ -12,7 +12,6 @@ from torch import Tensor
 from ...format import container
 from ...format.container import Packet
 from ...format.layer import Layer
-from ..diffusion.ddcm import DDCM
 from ..errors import ModelError
 from ..levels import step_size
 from ..stages import CodecModel, Denoiser
@@ -20,6 +19,7 @@ from .analysis import AnalyzedPacket, Spool
 from .enhancement import enhance, fit_layer, layer_setting, layer_size
 from .loudness_compensation import compensate_energy, output_gains
 from .rate_control import BUDGET_MARGIN, COARSE_TOLERANCE, RESOLUTION, OperatingPoint, RateController
+from .settings import EncodeSettings
 
 BATCH = 8  # packets times channels that a diffusion takes at once
 
@@ -58,36 +58,21 @@ class Encoder:
             raise ModelError(f"model {self.model.name} has no denoiser")
         return self.model.denoiser
 
-    def plan(
-        self,
-        packets: Spool,
-        layers: str,
-        budget: float,
-        level: int | None,
-        ddcm: DDCM | None = None,
-        steps: int | None = None,
-    ) -> EncodePlan:
-        """How packets are coded in about `budget` bytes.
-
-        Args:
-            layers: "base", "both", or "ddcm".
-            level: of the base layer; None: what the budget, or half of it where there are both layers, allows.
-            ddcm: setting of the enhancement layer; None: what meets the budget, in so many `steps`.
-        """
-        if layers == "ddcm":
-            return EncodePlan(packets, None, self._plan_layer(packets, budget, None, ddcm, steps))
+    def plan(self, packets: Spool, budget: float, settings: EncodeSettings) -> EncodePlan:
+        """How packets are coded in about `budget` bytes; where there are both layers, half of it is for each."""
+        level, both = settings.level, settings.layers == "both"
+        if settings.layers == "ddcm":
+            return EncodePlan(packets, None, self._plan_layer(packets, budget, None, settings))
         if level is not None:
             fixed = OperatingPoint.fixed(level)
-            packets = Spool(self.compensated(packets, level, layers == "both"))
-            if layers == "base":
-                return EncodePlan(packets, fixed, None)
-            return EncodePlan(packets, fixed, self._plan_layer(packets, budget, fixed, ddcm, steps))
-        share = budget if layers == "base" else budget / 2
+            packets = Spool(self.compensated(packets, level, both))
+            return EncodePlan(packets, fixed, self._plan_layer(packets, budget, fixed, settings) if both else None)
+        share = budget / 2 if both else budget
         guess = self.rate.search(share, packets, tolerance=COARSE_TOLERANCE)
-        packets = Spool(self.compensated(packets, guess.level, layers == "both"))
-        if layers == "base":
+        packets = Spool(self.compensated(packets, guess.level, both))
+        if not both:
             return EncodePlan(packets, self.rate.search(BUDGET_MARGIN * budget, packets, guess.rate), None)
-        ddcm = ddcm or fit_layer(share, packets, steps)
+        ddcm = settings.ddcm or fit_layer(share, packets, settings.steps)
         budget -= layer_size(layer_setting(self._denoiser, ddcm, self.model.default_quality), packets)
         point = self.rate.search(BUDGET_MARGIN * budget, packets, guess.rate)
         rate = min(point.rate, self._denoiser.levels - RESOLUTION)
@@ -95,16 +80,16 @@ class Encoder:
         return EncodePlan(packets, point, layer_setting(self._denoiser, ddcm, point.level))
 
     def _plan_layer(
-        self, packets: Spool, budget: float, base: OperatingPoint | None, ddcm: DDCM | None, steps: int | None
+        self, packets: Spool, budget: float, base: OperatingPoint | None, settings: EncodeSettings
     ) -> Layer:
         """Setting of an enhancement layer that takes what a base layer leaves of a budget."""
-        ddcm = ddcm or fit_layer(budget - self.rate.size(packets, base), packets, steps)
+        ddcm = settings.ddcm or fit_layer(budget - self.rate.size(packets, base), packets, settings.steps)
         return layer_setting(self._denoiser, ddcm, base and base.level)
 
     def compensated(
         self, packets: Iterable[AnalyzedPacket], level: int, refined: bool = False
     ) -> Iterator[AnalyzedPacket]:
-        """Packets whose targets make up for the energy that a level takes; see `compensate_energy`."""
+        """Packets with targets that compensate for the energy lost at a level; see `compensate_energy`."""
         return compensate_energy(self.model, self.quantizer, packets, level, refined)
 
     def records(
@@ -117,13 +102,13 @@ class Encoder:
         own_quality: bool = False,
         gains: Gains | None = None,
     ) -> Iterator[bytes]:
-        """Records of packets, from number `first` on.
+        """Records of packets, from number `first` on, with those that describe their high band and stereo image.
 
         Args:
             point: quality; None: the enhancement layer is all that there is.
             layer: setting of an enhancement layer.
             own_quality: packets say their quality themselves.
-            gains: what they are at about this quality, if that is known; if not, they are put there.
+            gains: output gains by packet, where they are known; missing ones are added.
         """
         gains = {} if gains is None else gains
         group, most = list[AnalyzedPacket](), max(BATCH, self.model.batch)
@@ -160,6 +145,8 @@ class Encoder:
             known.update(zip(numbers, output_gains(self.model, packets, flat, step), strict=True))
         quality = point.level if point is not None and own_quality else None
         for index, packet, payload, body in zip(numbers, packets, payloads, bodies, strict=True):
+            if packet.parameters:
+                yield packet.parameters
             record = Packet(packet.hops, known[index], payload, quality)
             yield container.pack_record(container.PACKET, record.pack(), index)
             if body is not None and packet.channels:

@@ -1,4 +1,4 @@
-"""Enhancement layers of DDCM picks, on the encoder's side: their setting, their size, and the picks."""
+"""Enhancement layers (DDCM) in the encoder: parameters, size, and picks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loudness of what is coded: high-energy bins compensate for energy lost in quantisation, and gains for the rest."""
+"""Loudness compensation: high-energy bins compensate for energy lost in quantisation, gains for the rest."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ TOLERANCE = 0.2  # dB
 def compensate_energy(
     model: CodecModel, quantizer: ScalarEncoder, packets: Iterable[AnalyzedPacket], level: int, refined: bool = False
 ) -> Iterator[AnalyzedPacket]:
-    """Packets whose targets are latents that are changed where it is loud, for the energy that a quality takes.
+    """Packets whose targets are latents with the loud parts raised, by the energy that quantisation removes.
 
-    What is decoded is near the median, which has too little energy by as much as it has error; the loudest parts
-    make up for what mel bands lose of it at the least cost. What is lost within them is left to the gain.
+    Decoded log-mels are near the median, which has too little energy. The loudest parts compensate for the loss
+    of mel bands, at the least cost; the gain corrects the loss within bands.
 
     Args:
         refined: they keep their latents as well, because a layer will refine what is quantised.
@@ -53,7 +53,7 @@ def output_gains(
     """Gains with which packets that decode to these latents [C, N] are as loud as the originals.
 
     A gain raises what is quiet too, so TOLERANCE is left. More than MAX_CORRECTION, which the coarsest levels
-    would need for some transients, is not made up for.
+    would need for some transients, is not compensated.
 
     Args:
         latents: of all channels that are neither silent nor a copy.

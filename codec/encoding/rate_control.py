@@ -1,4 +1,4 @@
-"""Rate control: finds the quality at which packets take as many bytes as they may, and re-encodes what overshoots."""
+"""Rate control: finds the quality at which packets meet a budget, and re-encodes those that overshoot."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import NamedTuple
 from ..quantization.rdo import ScalarEncoder
 from .analysis import AnalyzedPacket
 
-DISTORTION_WEIGHT = (0.8, 1.2)  # up to level RISE[0], and from RISE[1] on
-RISE = (28, 42)
-SPREAD = 0.6  # how much more it is before the next level: sizes grow evenly
+DISTORTION_WEIGHT = (0.8, 1.2)  # up to level WEIGHT_LEVELS[0], and from WEIGHT_LEVELS[1] on
+WEIGHT_LEVELS = (28, 42)
+WEIGHT_SPREAD = 0.6  # how much more it is before the next level: sizes grow evenly
 RATE_TOLERANCE = 0.012  # octaves below the bitrate that are near enough
-COARSE_TOLERANCE = 0.06  # the same where it is not yet the end of it
+COARSE_TOLERANCE = 0.06  # the same in a first search
 RESOLUTION = 0.08  # levels
-BUDGET_MARGIN = 0.997  # of the budget is aimed at: what is too long has to be coded again
+BUDGET_MARGIN = 0.997  # share of the budget that is aimed at: overshoot costs another encode
 RECORD_BYTES, PAYLOAD_BYTES = 10, 2  # of a packet besides gains and coded bits: record and duration; padding
 
 
@@ -23,7 +23,7 @@ class OperatingPoint(NamedTuple):
     """A quality between two levels.
 
     Attributes:
-        rate: level, and in its fraction how much more errors count; 0: nothing can be coarser.
+        rate: level, and in its fraction the extra weight of errors; 0: the coarsest.
         level, distortion_weight, bits_ratio: see `ScalarEncoder.quantize`.
     """
 
@@ -35,9 +35,9 @@ class OperatingPoint(NamedTuple):
     @classmethod
     def at(cls, rate: float, bits_ratio: float = 1.0) -> OperatingPoint:
         """Of a rate: its level, and between it and the next one a weight of errors that grows."""
-        level, up = int(rate), min(max((rate - RISE[0]) / (RISE[1] - RISE[0]), 0), 1)
+        level, up = int(rate), min(max((rate - WEIGHT_LEVELS[0]) / (WEIGHT_LEVELS[1] - WEIGHT_LEVELS[0]), 0), 1)
         low, high = DISTORTION_WEIGHT
-        return cls(rate, level, (low + up * (high - low)) * (1 + SPREAD * (rate - level)), bits_ratio)
+        return cls(rate, level, (low + up * (high - low)) * (1 + WEIGHT_SPREAD * (rate - level)), bits_ratio)
 
     @classmethod
     def fixed(cls, level: int) -> OperatingPoint:
@@ -53,17 +53,17 @@ class OperatingPoint(NamedTuple):
         bits_ratio = BUDGET_MARGIN * self.bits_ratio / overshoot
         if overshoot < 2 ** (tolerance / 2) and bits_ratio > 2 ** (-2 * tolerance):
             return self._replace(bits_ratio=bits_ratio)
-        rate = max(0.0, self.rate - octave(self.rate) * math.log2(overshoot) - RESOLUTION / 2)
+        rate = max(0.0, self.rate - levels_per_octave(self.rate) * math.log2(overshoot) - RESOLUTION / 2)
         return OperatingPoint.at(rate, self.bits_ratio)
 
 
-def octave(rate: float) -> float:
-    """How much finer a rate has about double the size."""
+def levels_per_octave(rate: float) -> float:
+    """Levels that about double the size, at a rate."""
     return max(6.0, rate / 4)
 
 
-def likely_rate(bits: float) -> float:
-    """Where to begin to look, for so many bits a vector of sound as it mostly is, in a model's 640 channels."""
+def typical_rate(bits: float) -> float:
+    """A typical rate for so many bits per vector of 640 channels: where a search begins."""
     return 44 + 6.4 * math.log2(bits / 960)
 
 
@@ -79,7 +79,7 @@ class RateController:
         self.quantizer, self.levels = quantizer, levels
 
     def size(self, packets: Iterable[AnalyzedPacket], point: OperatingPoint | None) -> float:
-        """About how many bytes the records of the base layer take; None: what is left of them without one."""
+        """Estimated bytes of the records of the base layer; None: of packets without one."""
         size = 0.0
         for packet in packets:
             size += RECORD_BYTES + 2 * len(packet.gains)
@@ -101,12 +101,12 @@ class RateController:
         Args:
             packets: read again and again.
             guess: rate to begin at.
-            tolerance: octaves below the budget that are near enough; at least the quantiser's, which makes up for it.
+            tolerance: octaves below the budget that are near enough; at least the quantiser's, which steers within it.
         """
         steerable = self.quantizer.rate_tolerance
         if guess is None and steerable:
             vectors = sum(channel.base.shape[1] for packet in packets for channel in packet.channels)
-            guess = likely_rate(8 * max(budget, 1) / max(vectors, 1))
+            guess = typical_rate(8 * max(budget, 1) / max(vectors, 1))
         rate, size = fit_rate(
             lambda rate: self.size(packets, OperatingPoint.at(rate)),
             budget * 2 ** (steerable / 2),
@@ -120,7 +120,7 @@ class RateController:
     def encode_within(
         self, point: OperatingPoint, budget: float, encode: Callable[[OperatingPoint], bytes], steer: bool = True
     ) -> bytes:
-        """What `encode` writes at a point, or at coarser ones until it takes at most `budget` bytes.
+        """Output of `encode` at a point, or at coarser ones until it takes at most `budget` bytes.
 
         Args:
             steer: first steer the quantiser to a few bits less, at the same rate.
@@ -165,7 +165,7 @@ def fit_rate(
         if high - low < RESOLUTION:
             return low, sizes.get(low, math.inf)
         if math.isinf(at_low + at_high):
-            slope = octave(rate)
+            slope = levels_per_octave(rate)
             if before and log_overshoot != before[1]:
                 slope = min(max((rate - before[0]) / (log_overshoot - before[1]), slope / 2), 2 * slope)
             before = rate, log_overshoot

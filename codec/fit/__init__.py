@@ -1,4 +1,4 @@
-"""Making models: recipes, their stages, and what these share. Start at `pipeline.py`."""
+"""Training of models: recipes and their stages. Start at `pipeline.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be learned for an AudioLDM 2 checkpoint without touching its networks: tables, codebook, condition."""
+"""Tables, vector codebook and condition for an AudioLDM 2 checkpoint, whose networks stay as they are."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
 
 from ..audioldm2.model import AudioLDM2
 from ..audioldm2.text import PARTS, embed
-from ..audioldm2.unet import CONDITION, UNet
-from ..model_folder import TABLES, VECTORS
+from ..audioldm2.unet import CONDITION
+from ..model_parts import save_codebook, save_vector_codebook
 from ..quantization.adaptive import AdaptiveCodebook
+from ..quantization.scalar import ScalarCodebook
 from .data.audio_cache import AudioCache
 from .stages.tables import fit_tables
 from .stages.tokens import fit_vector_codebook
@@ -62,32 +62,28 @@ def fit_checkpoint(
     latents = [vae.encode(mel(wave[None]))[0].numpy() for wave in clips]
     spread = np.concatenate(latents, 1).std()
     progress(f"latents have a deviation of {spread:.3f}; the schedule supposes 1")
-    gains = AdaptiveCodebook(vae.latent_channels, 1).gains
-    codebook = fit_tables(latents, gains, progress, classes=classes, tables=tables)
+    step_scales = AdaptiveCodebook(vae.latent_channels, 1).step_scales
+    codebook = fit_tables(latents, step_scales, progress, classes=classes, tables=tables)
     (out / "codec").mkdir(parents=True, exist_ok=True)
     for sub in (sub for sub in (*CODED, *PARTS) if model.checkpoint.has(sub)):
         _link(model.checkpoint.part(sub), out / sub)
-    learned = codebook.tables
-    arrays = dict(bank=learned.bank, choice=learned.choice, transitions=learned.transitions)
-    save_arrays({**arrays, "gains": codebook.gains.astype(np.float16)}, out / TABLES)
+    save_codebook(codebook, out)
     (out / "codec/config.json").write_text(json.dumps({"mel": mel.config()}, indent=2) + "\n")
     if tokens:
-        deviation = np.stack([_error(codebook.decoded, latents, level) for level in range(0, codebook.levels, 8)])
+        deviation = np.stack([_error(codebook, latents, level) for level in range(0, codebook.levels, 8)])
         steps = np.interp(np.arange(codebook.levels), np.arange(0, codebook.levels, 8), np.log(deviation.mean(1)))
         errors = torch.from_numpy(np.exp(steps)).float()[:, None].expand(-1, vae.latent_channels)
-        vectors = fit_vector_codebook(latents, errors, tokens, progress)
-        codes, level = vectors.codes.astype(np.float16), np.array(vectors.level, np.int32)
-        save_arrays(dict(codes=codes, level=level), out / VECTORS)
-    if isinstance(model.denoiser, UNet) and all(map(model.checkpoint.has, PARTS)):
+        save_vector_codebook(fit_vector_codebook(latents, errors, tokens, progress), out)
+    if model.denoiser is not None and all(map(model.checkpoint.has, PARTS)):
         conditioning = embed(model.checkpoint, "", model.device, model.dtype)
         save_file({k: v.float().cpu().contiguous() for k, v in conditioning._asdict().items()}, out / CONDITION)
     return AudioLDM2.from_pretrained(out, device, dtype)
 
 
-def _error(decoded: Callable[[np.ndarray, int], np.ndarray], latents: list[np.ndarray], level: int) -> np.ndarray:
+def _error(codebook: ScalarCodebook, latents: list[np.ndarray], level: int) -> np.ndarray:
     """Deviation of the error of every channel at a level, on a few clips."""
     some = latents[:: max(1, len(latents) // 20)]
-    errors = np.concatenate([decoded(z, level) - z for z in some], 1)
+    errors = np.concatenate([codebook.quantize(z, level).latents - z for z in some], 1)
     return np.sqrt(np.square(errors).mean(1)) + 1e-6
 
 

@@ -1,10 +1,10 @@
-"""A model in the making: its parts, as far as stages have made them, and how they are kept between stages."""
+"""A model in training: its parts, as far as stages have made them, and how they are stored between stages."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -37,55 +37,60 @@ class Draft:
 
     Attributes:
         sizes: options of new networks, by part.
-        gains: [levels, C], factors on the quantiser's steps.
+        step_scales: [levels, C], factors on the quantiser's steps.
     """
 
     mel: LogMel
     default_quality: int = 24
     sizes: dict[str, dict[str, Any]] = field(default_factory=dict)
     autoencoder: Autoencoder | None = None
-    gains: np.ndarray | None = None
+    step_scales: np.ndarray | None = None
     predictor: Predictor | None = None
     tables: Tables | None = None
     magnitude_net: MagnitudeNet | None = None
     corrector: Corrector | None = None
     denoiser: Denoiser | None = None
-    vectors: VectorCodebook | None = None
+    vector_codebook: VectorCodebook | None = None
 
     @classmethod
     def of(cls, model: Model) -> Draft:
         """The parts of a model that exists."""
-        parts = {name: getattr(model, name) for name in ("autoencoder", "magnitude_net", "corrector", "denoiser")}
-        codebook = model.codebook
-        parts |= dict(gains=codebook.gains, predictor=codebook.predictor, tables=codebook.tables, vectors=model.vectors)
+        names = ("autoencoder", "magnitude_net", "corrector", "denoiser", "vector_codebook")
+        parts = {name: getattr(model, name) for name in names}
+        parts |= {name: getattr(model.codebook, name) for name in ("step_scales", "predictor", "tables")}
         return cls(model.mel, model.default_quality, **parts)
 
     def model(self) -> Model | None:
         """A model of the parts, or None: some that it needs are not there."""
         if self.autoencoder is None or self.tables is None:
             return None
-        net, corrector = self.magnitude_net, self.corrector
-        return Model(
-            self.mel,
-            self.autoencoder,
-            self.codebook(),
-            self.default_quality,
-            net,
-            corrector,
-            self.denoiser,
-            self.vectors,
-        )
+        networks = (self.magnitude_net, self.corrector, self.denoiser, self.vector_codebook)
+        return Model(self.mel, self.autoencoder, self.codebook(), self.default_quality, *networks)
 
     def codebook(self) -> ScalarCodebook:
-        """Gains, predictor and, if there are any, tables.
+        """The scalar codebook: step scales, tables, and the predictor if there is one.
 
         Raises:
             ValueError: no tables.
         """
-        if self.gains is None or self.tables is None:
+        if self.step_scales is None or self.tables is None:
             raise ValueError("there are no tables yet: a stage of kind tables must come before")
-        return ScalarCodebook(self.gains, self.tables, self.predictor)
+        return ScalarCodebook(self.step_scales, self.tables, self.predictor)
 
+    @overload
+    def require(self, name: Literal["autoencoder"]) -> Autoencoder: ...
+    @overload
+    def require(self, name: Literal["predictor"]) -> Predictor: ...
+    @overload
+    def require(self, name: Literal["magnitude_net"]) -> MagnitudeNet: ...
+    @overload
+    def require(self, name: Literal["corrector"]) -> Corrector: ...
+    @overload
+    def require(self, name: Literal["denoiser"]) -> Denoiser: ...
+    @overload
+    def require(self, name: Literal["step_scales"]) -> np.ndarray: ...
+    @overload
+    def require(self, name: str) -> Any: ...
     def require(self, name: str) -> Any:
         """A part.
 
@@ -96,13 +101,13 @@ class Draft:
             raise ValueError(f"there is no {name} yet: the stage that makes it must come before")
         return part
 
-    def new(self, name: str, **more: Any) -> Any:
-        """A new network of the recipe's size, random but for what its constructor sets to zero."""
-        before = (self.mel,) if name in WITH_MEL else ()
+    def new(self, name: str, **more: Any) -> None:
+        """Make a new network of the recipe's size, random but for what its constructor sets to zero."""
         torch.manual_seed(0)
-        network = NETWORKS[name](*before, **{**more, **self.sizes.get(name, {})})
-        setattr(self, name, network)
-        return network
+        setattr(self, name, self._network(name, {**more, **self.sizes.get(name, {})}))
+
+    def _network(self, name: str, config: dict[str, Any]) -> nn.Module:
+        return NETWORKS[name](*((self.mel,) if name in WITH_MEL else ()), **config)
 
     def save(self, path: Path, parts: tuple[str, ...], **more: Any) -> None:
         """Write some of the parts, and anything more that torch can save."""
@@ -131,15 +136,14 @@ class Draft:
             if value is None:
                 setattr(self, name, None)
             elif name in NETWORKS:
-                before = (self.mel,) if name in WITH_MEL else ()
-                network = NETWORKS[name](*before, **value["config"])
+                network = self._network(name, value["config"])
                 network.load_state_dict(value["state"])
                 setattr(self, name, network.eval().requires_grad_(False))
-            elif name == "gains":
-                self.gains = value.numpy()
+            elif name == "step_scales":
+                self.step_scales = value.numpy()
             elif name == "tables":
                 bank, choice, transitions = (a.numpy() for a in value)
                 small = np.uint8 if len(bank) <= 256 else np.uint16
                 self.tables = Tables(bank, choice.astype(small), transitions)
-            elif name == "vectors":
-                self.vectors = VectorCodebook(value["codes"].numpy(), value["level"])
+            elif name == "vector_codebook":
+                self.vector_codebook = VectorCodebook(value["codes"].numpy(), value["level"])

@@ -1,4 +1,4 @@
-"""Where training says what it does: lines for people, a JSONL file, and TensorBoard where it is installed."""
+"""The training log: lines for people, a JSONL file, and TensorBoard where it is installed."""
 
 from __future__ import annotations
 

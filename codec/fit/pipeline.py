@@ -1,4 +1,4 @@
-"""Runs a recipe: its stages in order, each from what the ones before left in the work folder."""
+"""Runs a recipe: its stages in order, each from the results of earlier ones in the work folder."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ def run_recipe(
 ) -> Model | None:
     """Make a model and save its folder, with `training.json` beside it.
 
-    Stages that are done already, with the same options after the same stages, are not run again; a stage that was
-    stopped goes on.
+    Finished stages with unchanged options and predecessors are skipped; an interrupted stage is resumed.
 
     Args:
         data: folders (searched recursively) or tar shards of audio.
@@ -63,7 +62,7 @@ def run_recipe(
         key = _digest([checkpoint_key, steps])
         result = work / f"{stage.name}.result.pt"
         stored = torch.load(result, weights_only=True) if result.exists() else None
-        if stored is not None and stored["key"] == key:
+        if stored is not None and (stored["key"], tuple(stored["parts"])) == (key, stage.changes):
             say(f"{stage.name}: done before")
         elif only in (None, stage.name):
             stored = _run(stage, draft, Job(cache, work, log, checkpoint_key), result, key)
@@ -95,7 +94,7 @@ def _start(recipe: Recipe) -> Draft:
 
 
 def _run(stage: Stage, draft: Draft, job: Job, result: Path, key: str) -> dict[str, Any]:
-    """Run a stage and write what it made."""
+    """Run a stage and write its results."""
     if stage.start:
         other = Draft.of(Model.from_pretrained(stage.start))
         if other.mel != draft.mel:

@@ -1,4 +1,4 @@
-"""A stand-in for the quantiser in training: batches of sequences, without rate-distortion search and noise shaping."""
+"""Simulated quantisation for training: batches, without rate-distortion search and noise shaping."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ..quantization.rdo import dead_zone
 
 @torch.no_grad()
 def quantize_in_loop(predictor: Predictor | None, latents: Tensor, step: Tensor, grid: Tensor) -> Tensor:
-    """Latents [B, N, C] about as they come out of a file.
+    """Latents [B, N, C] after simulated quantisation, with the predictor in the loop.
 
     Args:
         step: [B], the quantiser's step size.
-        grid: [B, C], times the gains.
+        grid: [B, C], times the step scales.
     """
     if predictor is None:
         return dead_zone(latents / grid[:, None]) * grid[:, None]
@@ -35,15 +35,15 @@ def quantize_in_loop(predictor: Predictor | None, latents: Tensor, step: Tensor,
 
 @torch.no_grad()
 def simulate_quantization(
-    predictor: Predictor | None, gains: np.ndarray, latents: Tensor, levels: np.ndarray
+    predictor: Predictor | None, step_scales: np.ndarray, latents: Tensor, levels: np.ndarray
 ) -> Tensor:
-    """Latents [B, C, N] about as they come out of a file at quality levels [B].
+    """Latents [B, C, N] after simulated quantisation at quality levels [B].
 
     Args:
-        gains: [levels, C].
+        step_scales: [levels, C].
     """
     step = torch.from_numpy(step_size(levels).astype(np.float32))
-    grid = step[:, None] * torch.from_numpy(gains[levels])
+    grid = step[:, None] * torch.from_numpy(step_scales[levels])
     return quantize_in_loop(predictor, latents.transpose(1, 2), step, grid).transpose(1, 2).contiguous()
 
 
@@ -55,29 +55,31 @@ def padded(latents: list[np.ndarray], batch: int = 256) -> Iterator[tuple[list[i
         yield some, torch.nn.utils.rnn.pad_sequence([torch.from_numpy(latents[i].T) for i in some], batch_first=True)
 
 
-def residuals(predictor: Predictor, latents: list[np.ndarray], gains: np.ndarray, level: int) -> list[np.ndarray]:
-    """What is left of latents [C, N] of clips after prediction at a quality level.
+def residuals(predictor: Predictor, latents: list[np.ndarray], step_scales: np.ndarray, level: int) -> list[np.ndarray]:
+    """Prediction residuals of latents [C, N] of clips at a quality level.
 
     Args:
-        gains: [C], of that level.
+        step_scales: [C], of that level.
     """
     out: list[np.ndarray] = [np.empty(0)] * len(latents)
     for some, clips in padded(latents):
         step = torch.full((len(some),), float(step_size(level)))
-        grid = (step[:, None] * torch.from_numpy(gains)).expand(-1, clips.shape[2])
-        left = clips - predictor.expect(quantize_in_loop(predictor, clips, step, grid), step)
+        grid = (step[:, None] * torch.from_numpy(step_scales)).expand(-1, clips.shape[2])
+        left = clips - predictor.predict(quantize_in_loop(predictor, clips, step, grid), step)
         for i, clip in zip(some, left, strict=True):
             out[i] = clip[: latents[i].shape[1]].T.numpy()
     return out
 
 
-def squared_error(predictor: Predictor | None, gains: np.ndarray, latents: list[np.ndarray], level: int) -> np.ndarray:
-    """Mean squared error [C] of latents [C, N] of clips as they come out of a file."""
+def squared_error(
+    predictor: Predictor | None, step_scales: np.ndarray, latents: list[np.ndarray], level: int
+) -> np.ndarray:
+    """Mean squared error [C] of simulated quantisation for latents [C, N] of clips."""
     total = torch.zeros(len(latents[0]), dtype=torch.float64)
     for some, clips in padded(latents):
-        found = simulate_quantization(predictor, gains, clips.transpose(1, 2), np.full(len(some), level)).transpose(
-            1, 2
-        )
+        found = simulate_quantization(
+            predictor, step_scales, clips.transpose(1, 2), np.full(len(some), level)
+        ).transpose(1, 2)
         for i, apart in zip(some, found - clips, strict=True):
             total += apart[: latents[i].shape[1]].double().square().sum(0)
     return (total / sum(z.shape[1] for z in latents)).numpy()

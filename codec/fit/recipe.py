@@ -1,4 +1,4 @@
-"""Recipes: TOML files that say how a model is made, read and checked before anything runs."""
+"""Recipes: TOML files that describe how a model is trained, read and checked before anything runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True)
 class Data:
-    """What is done with the audio.
+    """Use of the audio.
 
     Attributes:
         held_out: per cent of speakers and works that are held out.
@@ -41,7 +41,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is made.
+    """How a model is trained.
 
     Attributes:
         start: model (folder or name) whose parts are taken first; default: none.

@@ -1,4 +1,4 @@
-"""Gradient descent that can be stopped and goes on: AdamW, cosine schedule, averaged weights, checkpoints."""
+"""Gradient descent that can be interrupted and resumed: AdamW, cosine schedule, averaged weights, checkpoints."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ Loss = Callable[[int, bool], tuple[Tensor, dict[str, Tensor]]]
 
 
 class Opponent(Protocol):
-    """What learns against a model and is kept in its checkpoints, as discriminators do."""
+    """Networks trained against a model, such as discriminators; they are part of its checkpoints."""
 
     def learn(self) -> None:
-        """Take a step against what the model gave last."""
+        """Take a step on the last output of the model."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -43,14 +43,14 @@ class Trainer:
     """How a network is trained.
 
     Attributes:
-        folder: for the checkpoint, from which a stopped run goes on.
+        folder: of the checkpoint, from which a stopped run is resumed.
         steps: of gradient descent.
         log: of the run.
         name: of the checkpoint.
         batch_size: examples in a step.
         seed: of the examples.
         learning_rate: its peak.
-        start_share: how much of the weights before is in the weights after. The mean of weights before and after is
+        start_share: share of the weights before in the weights after. The mean of weights before and after is
             better than either at what they were not trained for in particular ("Model soups", Wortsman et al., ICML
             2022).
         precision: float32, bfloat16 (autocast), or auto: the faster one; processors differ by a factor of 20.
@@ -80,7 +80,7 @@ class Trainer:
         return self.folder / f"{self.name}.pt"
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """What networks run in; losses and spectra stay outside of it."""
+        """Context for networks; losses and spectra stay outside of it."""
         return torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def fit(self, model: nn.Module, loss: Loss, opponent: Opponent | None = None) -> None:

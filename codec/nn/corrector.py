@@ -16,7 +16,7 @@ from ..settings import Ranges
 from .layers import Configured, ResidualBlock
 
 STRIDE = 2  # frames per step of the convolutions
-QUIET = 1e-4  # magnitudes below are as good as this; those of a normalised clip reach about 60
+MIN_MAGNITUDE = 1e-4  # magnitudes below are as good as this; those of a normalised clip reach about 60
 MAX_LOG_GAIN = 3.0  # nats that a magnitude is changed by, at most
 MAX_PROJECTION_GAIN = 20.0  # most that a mel band is raised or lowered by a projection
 
@@ -26,8 +26,8 @@ class Corrector(Configured):
 
     Griffin-Lim finds phases for magnitudes that no waveform has exactly, and what it returns has neither the envelopes
     nor the valleys between harmonics of the decoded magnitudes. Convolutions see its short-time spectrum, the course of
-    its phases and the log-mel, and say for each value how much to raise and to turn it. That correction starts at zero.
-    Then the spectrum is projected back onto the decoded mel bands: they are what a file says, and what ViSQOL compares.
+    its phases and the log-mel, and predict a gain and a rotation for each value. That correction starts at zero. Then
+    the spectrum is projected back onto the decoded mel bands, which the file stores and ViSQOL compares.
 
     Args:
         mel: the front-end.
@@ -97,7 +97,7 @@ class Corrector(Configured):
     def correction(self, spectrum: Tensor, mel: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
         """How much to raise (nats) and to turn (radians) each value of [B, bins, T]."""
         batch, bins, frames = spectrum.shape
-        magnitude = spectrum.abs().clamp(min=QUIET)
+        magnitude = spectrum.abs().clamp(min=MIN_MAGNITUDE)
         phase = spectrum / magnitude
         turned = F.pad(phase[..., 1:] * phase[..., :-1].conj() * self.advance, (1, 0))
         delayed = F.pad(phase[:, 1:] * -phase[:, :-1].conj(), (0, 0, 1, 0))  # sign: from the middle of the window on

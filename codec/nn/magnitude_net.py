@@ -19,8 +19,8 @@ MAX_LOG_MAGNITUDE = 7.0  # nats; a magnitude of a normalised clip reaches about 
 class MagnitudeNet(Configured):
     """Log-mel [B, T, n_mels] and the quantiser's step -> log-magnitudes [B, T, n_fft // 2 + 1].
 
-    Convolutions correct what the pseudo-inverse of the mel bands gives, which loses harmonics above 1 kHz and knows
-    nothing of what the quantiser did. The correction starts at zero. What counts is the shape within the mel bands;
+    Convolutions correct what the pseudo-inverse of the mel bands gives, which loses harmonics above 1 kHz and
+    ignores quantisation. The correction starts at zero. What counts is the shape within the mel bands;
     their levels are then made those of the log-mel (`LogMel.magnitudes`).
 
     Args:

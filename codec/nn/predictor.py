@@ -1,4 +1,4 @@
-"""Prediction of a latent vector from those before it, as they come out of the file: what is coded is the difference."""
+"""Prediction of a latent vector from the decoded ones before it; only the difference is coded."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from .layers import EMBEDDING, Configured, LevelEmbedding
 
 
 class Predictor(Configured):
-    """Decoded latents before a vector -> the vector, as far as they say it.
+    """Predicts a latent vector from the decoded vectors before it, because sustained tones and steady noise repeat.
 
-    Sustained tones and steady noise repeat; in a packet, every vector but the first few is known in part. The last one
-    before it, each channel times a factor, and on top of that a network of residual blocks.
+    The prediction is the last vector, each channel times a factor, plus the output of a network of residual blocks.
 
     Args:
         latent_channels: C, of the autoencoder.
-        history: K, how many vectors are looked back at.
+        history: K, number of vectors before.
         width: of the network.
         blocks: residual blocks.
     """
@@ -65,13 +64,13 @@ class Predictor(Configured):
         return [(1 + film(condition)).chunk(2, 1) for film in self.film]
 
     @torch.inference_mode()
-    def expect(self, latents: Tensor, step: Tensor) -> Tensor:
-        """What is expected of every vector of sequences [B, N, C] by those before it: [B, N, C]."""
+    def predict(self, latents: Tensor, step: Tensor) -> Tensor:
+        """Prediction of every vector of sequences [B, N, C] from those before it: [B, N, C]."""
         past, known = self.windows(latents)
         return self(past, known, step.repeat_interleave(latents.shape[1])).view(latents.shape)
 
-    def walk(self, step: float) -> Generator[np.ndarray, np.ndarray, None]:
-        """Gives what is expected of a vector [C], and is sent the vector as it was decoded, and so on.
+    def predictions(self, step: float) -> Generator[np.ndarray, np.ndarray, None]:
+        """Coroutine: yields the prediction of a vector [C], receives the decoded vector, and so on.
 
         `forward` for one vector, in as few operations as there can be, because each costs more than its arithmetic.
         """
@@ -97,7 +96,7 @@ class Predictor(Configured):
             past, known = torch.cat([past[size:], decoded]), min(known + 1, self.history)
 
     def windows(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Sequences [B, N, C] -> what stands before each of their vectors, [B * N, K, C] and [B * N, K]."""
+        """Inputs of `forward` for all vectors of sequences [B, N, C]: `past` [B * N, K, C] and `known` [B * N, K]."""
         batch, count, channels = latents.shape
         before = F.pad(latents, (0, 0, self.history, 0))[:, :-1]
         past = before.unfold(1, self.history, 1).transpose(2, 3).reshape(-1, self.history, channels)

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 TYPES = torch.int8, torch.float16, torch.bfloat16, torch.float32
 MAX_WEIGHT = 1e4  # of what training made so far, the largest is 65
-SCALE = ".scale"  # what the name of a matrix in 8 bits gets in addition, for what its rows are multiplied by
+SCALE = ".scale"  # suffix: factors of the rows of a matrix in 8 bits
 
 
 def save_weights(network: nn.Module, path: Path, small: bool = False) -> None:
@@ -53,7 +53,7 @@ def load_weights(path: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, T
 
 
 class SkipInit(TorchFunctionMode):
-    """Networks made in here have arbitrary weights, for those that are loaded: random ones take half of the time.
+    """Skips the random initialisation of networks whose weights are loaded next: it takes half of the time.
 
     A mode is the thread's own; nothing of torch is patched.
     """
@@ -66,7 +66,7 @@ class SkipInit(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def as_stored(network: nn.Module) -> None:
+def round_to_stored(network: nn.Module) -> None:
     """Round a network's state to what `save_weights` keeps of it in 8 bits."""
     network.load_state_dict(unpack(pack(network, small=True)))
 

@@ -13,7 +13,7 @@ COARSEST_UNIT_VARIANCE = 8.0  # step of level 0, in standard deviations of the l
 
 
 class AdaptiveEncoder(ScalarEncoder):
-    """Chooses indices under tables that follow them; there are no classes, and nothing is predicted."""
+    """Chooses indices under adaptive tables; there are no classes, and nothing is predicted."""
 
     rate_tolerance = 0.0  # estimates are exact
 
@@ -31,7 +31,7 @@ class AdaptiveEncoder(ScalarEncoder):
         return self._choose(latents, level, distortion_weight)[1]
 
     def _choose(self, latents: np.ndarray, level: int, distortion_weight: float) -> tuple[np.ndarray, float]:
-        """Of the nearest index and the next one towards what is expected, the better: [N, C], and their bits."""
+        """The better of the nearest index and the next one towards the running mean: [N, C], and their bits."""
         scaled = latents.T.astype(np.float64) / self.codebook.steps(level)
         indices = np.empty(scaled.shape, np.int64)
         state = State(self.codebook.channels, self.codebook.bands, level)
@@ -57,7 +57,7 @@ class AdaptiveEncoder(ScalarEncoder):
 
 
 class AdaptiveCodebook(ScalarCodebook):
-    """Quantises latents under tables that follow them, so that none have to be trained.
+    """Quantises latents under adaptive tables, which need no training.
 
     Args:
         channels: of the latents.
@@ -65,7 +65,7 @@ class AdaptiveCodebook(ScalarCodebook):
     """
 
     def __init__(self, channels: int, bands: int):
-        self.gains = np.full((LEVELS, channels), COARSEST_UNIT_VARIANCE / step_size(0), np.float32)
+        self.step_scales = np.full((LEVELS, channels), COARSEST_UNIT_VARIANCE / step_size(0), np.float32)
         self.channels, self.bands = channels, bands
 
     def encoder(self) -> AdaptiveEncoder:

@@ -1,4 +1,4 @@
-"""Noise shaping: of a vector's rounding errors, those that add up where it is loud are moved to where it is quiet."""
+"""Noise shaping: moves a vector's rounding errors from loud to quiet parts of the log-mel."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class NoiseShaper:
 
     @cached_property
     def patterns(self) -> Tensor:
-        """What each channel does to cells of POOL frames and a band, [C, cells]; about orthonormal."""
+        """Pattern of each channel in cells of POOL frames and a band, [C, cells]; about orthonormal."""
         with torch.inference_mode(False):  # kept
             frames = self._basis.unflatten(1, (self.patch // POOL, POOL, -1))
             return (frames.sum(2) / POOL**0.5).flatten(1)

@@ -23,12 +23,12 @@ FEEDBACK_BITS = 16.0  # and a third of a vector's: so many bits above the estima
 RATE_STIFFNESS = 6.0  # octaves more that an error has to count for an octave more of bits, about
 SHAPING_OFFSET = 0.1  # octaves less, for the bits that noise shaping adds, about
 DEAD_ZONE = 0.2  # how much further from zero than 1/2 an index begins, where no tables say what it costs
-KEPT_EXPECTATIONS = 16  # packets times levels: a search for a bitrate comes back to the same ones
-KEPT_COSTS = 2  # levels
+MAX_CACHED_PREDICTIONS = 16  # packets times levels: a search for a bitrate comes back to the same ones
+MAX_CACHED_COSTS = 2  # levels
 
 
 class ClassCosts(NamedTuple):
-    """What symbols take in every class; all classes side by side, where memory is read at once.
+    """Bits of symbols in every class; classes are the last axis, so that memory is read in order.
 
     Attributes:
         zeros: [classes] bits of a vector of zeros.
@@ -48,7 +48,7 @@ class ClassCosts(NamedTuple):
         return cls(zeros.sum(0), table.sub_(zeros), -np.log2(counts / counts.sum(1, keepdims=True)))
 
     def search(self, scaled: np.ndarray, error_bits: float = ERROR_BITS) -> np.ndarray:
-        """What vectors cost in bits and error when their indices are chosen best for each class.
+        """Cost of vectors in bits and error, with the best indices for each class.
 
         Args:
             scaled: [N, C] latents in steps.
@@ -98,7 +98,7 @@ class Quantized(NamedTuple):
     Attributes:
         classes: [N].
         indices: [N, C].
-        latents: [C, N] float32, as they come out of a file.
+        latents: [C, N] float32, as decoded.
     """
 
     classes: np.ndarray
@@ -116,7 +116,7 @@ class Shaper(Protocol):
 
 
 class Codebook(Protocol):
-    """What a `ScalarEncoder` needs of its codebook; see `ScalarCodebook`."""
+    """Interface between a `ScalarEncoder` and its codebook; see `ScalarCodebook`."""
 
     tables: Tables
     predictor: Predictor | None
@@ -130,10 +130,10 @@ class Codebook(Protocol):
 class ScalarEncoder:
     """Quantises the latents of one encode with a scalar codebook.
 
-    Keeps what a search for a bitrate asks for again and again; one object serves one file or stream.
+    Caches the intermediate results of a search for a bitrate; one object serves one file or stream.
 
     Attributes:
-        rate_tolerance: octaves that sizes may be asked to differ by from estimates.
+        rate_tolerance: octaves by which `bits_ratio` can steer sizes away from estimates.
     """
 
     rate_tolerance = 0.07
@@ -148,13 +148,12 @@ class ScalarEncoder:
     ) -> Quantized:
         """Rate-distortion optimised indices.
 
-        Vector by vector, an error counts more or less, so that they take as many bits as is asked for.
+        Vector by vector, the weight of errors is steered so that the target bits are met.
 
         Args:
             latents: [C, N] float32.
             distortion_weight: of the error against the bits (1 / lambda); below 1 it saves a few per cent of bits.
-            bits_ratio: how many times the bits that `estimate` says they shall take; within `rate_tolerance` octaves
-                of 1.
+            bits_ratio: target bits relative to `estimate`; within `rate_tolerance` octaves of 1.
         """
         codebook = self.codebook
         scale, error_bits, shaper = codebook.steps(level), distortion_weight * ERROR_BITS, codebook.shaper
@@ -177,26 +176,26 @@ class ScalarEncoder:
         return Quantized(classes, indices, np.ascontiguousarray(decoded.T))
 
     def estimate(self, latents: np.ndarray, level: int, distortion_weight: float = 1.0) -> float:
-        """About how many bits `quantize` will need, in less time: predictions from latents as they will about be."""
+        """Estimate of the bits that `quantize` takes, in less time: with predictions from roughly quantised latents."""
         chosen = self._choose_all(self._scaled(latents, level), level, distortion_weight)
         return self.codebook.bits(*chosen, level)
 
     def approximate(self, latents: np.ndarray, level: int) -> np.ndarray:
-        """Latents [C, N] about as they come out of a file, in less time than `quantize` takes."""
+        """Roughly quantised latents [C, N], in less time than `quantize` takes."""
         expected, scale = self._expected(latents, level), self.codebook.steps(level)[:, None]
         return (expected + dead_zone(torch.from_numpy((latents - expected) / scale)).numpy() * scale).astype(np.float32)
 
     def _scaled(self, latents: np.ndarray, level: int) -> np.ndarray:
-        """About what is quantised of latents [C, N], in steps: [N, C]."""
+        """Estimate of the prediction residuals of latents [C, N], in steps: [N, C]."""
         return ((latents - self._expected(latents, level)).T / self.codebook.steps(level)).astype(np.float32)
 
     def _expected(self, latents: np.ndarray, level: int) -> np.ndarray:
-        """About what the predictor will expect of each of the latents [C, N]."""
+        """Estimate of the predictions of latents [C, N]."""
         if self.codebook.predictor is None:
             return 0 * latents
         key = latents.astype(np.float32).tobytes(), level
         if key not in self._expectations:
-            if len(self._expectations) == KEPT_EXPECTATIONS:
+            if len(self._expectations) == MAX_CACHED_PREDICTIONS:
                 del self._expectations[next(iter(self._expectations))]
             self._expectations[key] = self._predict(latents.astype(np.float32), level)
         return self._expectations[key]
@@ -208,12 +207,12 @@ class ScalarEncoder:
         expected, step = torch.zeros(1), torch.tensor([float(step_size(level))])
         for _ in range(2):
             decoded = expected + dead_zone((vectors - expected) / scale) * scale
-            expected = self.codebook.predictor.expect(decoded[None], step)[0]
+            expected = self.codebook.predictor.predict(decoded[None], step)[0]
         return expected.numpy().T
 
     def _class_costs(self, level: int) -> ClassCosts:
         if level not in self._costs:
-            if len(self._costs) == KEPT_COSTS:
+            if len(self._costs) == MAX_CACHED_COSTS:
                 del self._costs[next(iter(self._costs))]
             tables = self.codebook.tables
             self._costs[level] = ClassCosts.of(tables.costs[tables.choice[level]], tables.transitions[level])

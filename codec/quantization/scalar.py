@@ -19,13 +19,13 @@ class ScalarCodebook:
     """Quantises latents and counts their bits.
 
     Attributes:
-        gains: [levels, C] float32, factors on the step of each level.
+        step_scales: [levels, C] float32, factors on the step of each level.
         tables: integer frequencies.
-        predictor: its prediction of a vector, by the ones before it, is subtracted before quantising, if there is one.
-        shaper: improves what an encoder chooses, if there is one.
+        predictor: its prediction of a vector is subtracted before quantisation; None: no prediction.
+        shaper: noise shaping in the encoder; None: none.
     """
 
-    gains: np.ndarray
+    step_scales: np.ndarray
     tables: Tables
     predictor: Predictor | None = None
     shaper: Shaper | None = None
@@ -33,11 +33,11 @@ class ScalarCodebook:
     @property
     def levels(self) -> int:
         """Number of quality levels; the last is the finest."""
-        return len(self.gains)
+        return len(self.step_scales)
 
     def steps(self, level: int) -> np.ndarray:
         """Step of every channel [C]."""
-        return step_size(level) * self.gains[level]
+        return step_size(level) * self.step_scales[level]
 
     def encoder(self) -> ScalarEncoder:
         """An object that chooses the indices of one file or stream."""
@@ -49,19 +49,15 @@ class ScalarCodebook:
         """Indices of latents [C, N] on their own; see `ScalarEncoder.quantize`."""
         return self.encoder().quantize(latents, level, distortion_weight, bits_ratio)
 
-    def decoded(self, latents: np.ndarray, level: int, distortion_weight: float = 1.0) -> np.ndarray:
-        """Latents [C, N] as they come out of a file."""
-        return self.quantize(latents, level, distortion_weight).latents
-
     def predictions(self, level: int) -> Generator[Any, np.ndarray, None]:
-        """Coroutine: yields the prediction of a vector, receives the decoded vector. See `Predictor.walk`."""
+        """Coroutine: yields the prediction of a vector, receives the decoded vector. See `Predictor.predictions`."""
         if self.predictor is not None:
-            yield from self.predictor.walk(float(step_size(level)))
+            yield from self.predictor.predictions(float(step_size(level)))
         while True:
             yield np.float32(0)
 
     def bits(self, classes: np.ndarray, indices: np.ndarray, level: int) -> float:
-        """Bits of indices under the tables; what an escape adds is estimated."""
+        """Bits of indices under the tables; those of escapes are estimated."""
         tables = self.tables
         symbols = np.clip(indices, -tables.limit, tables.limit) + tables.limit
         chosen = tables.choice[level][classes]

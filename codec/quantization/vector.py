@@ -10,7 +10,7 @@ CODES, SIZE = 1024, 8  # codes of a codebook, latent channels of a code
 
 
 def channel_groups(groups: int) -> np.ndarray:
-    """Latent channels of every group [groups, SIZE]: to and fro, so that each has some of the important ones."""
+    """Latent channels of every group [groups, SIZE], dealt back and forth: each has some of the important ones."""
     rows = np.arange(groups * SIZE).reshape(SIZE, groups)
     rows[1::2] = rows[1::2, ::-1].copy()
     return rows.T
@@ -22,7 +22,7 @@ class VectorCodebook:
 
     Attributes:
         codes: [groups, CODES, SIZE] float32.
-        level: quality level of the scalar codebook that leaves as much error.
+        level: quality level of the scalar codebook with as much error.
     """
 
     codes: np.ndarray
@@ -35,7 +35,7 @@ class VectorCodebook:
         return np.ascontiguousarray(distances.argmin(2).T.astype(np.int32))
 
     def dequantize(self, tokens: np.ndarray, channels: int) -> np.ndarray:
-        """Tokens [N, groups] -> latents [channels, N] float32, zero where no group has a say.
+        """Tokens [N, groups] -> latents [channels, N] float32, zero in channels without a group.
 
         Raises:
             ValueError: of another shape, or out of range.

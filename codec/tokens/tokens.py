@@ -24,9 +24,9 @@ def vector_codebook(model: CodecModel, name: str) -> VectorCodebook | None:
     """
     if name not in ("scalar", "vq"):
         raise ValueError(f"no codebook {name}; there are scalar, vq")
-    if name == "vq" and model.vectors is None:
+    if name == "vq" and model.vector_codebook is None:
         raise ModelError(f"model {model.name} has no vector codebook")
-    return model.vectors if name == "vq" else None
+    return model.vector_codebook if name == "vq" else None
 
 
 def packet_tokens(model: CodecModel, packet: AnalyzedPacket, level: int, vectors: VectorCodebook | None) -> np.ndarray:
@@ -66,7 +66,7 @@ def token_latents(
     if vectors is not None:
         latents, level = [vectors.dequantize(channel, channels) for channel in indices], vectors.level
     elif indices.ndim == 3 and indices.shape[2] == channels:
-        # what a vector is expected to be does not depend on other packets
+        # predictions do not cross packets
         starts = range(packet_vectors, indices.shape[1], packet_vectors)
         packets = [np.split(channel, starts) for channel in indices]
         latents = [np.concatenate([model.codebook.dequantize(p, level) for p in parts], 1) for parts in packets]

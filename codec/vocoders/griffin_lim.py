@@ -101,7 +101,7 @@ class GriffinLim:
         drop = count - self.overlap
         self._frames = None if last else magnitude[:, :, drop:].clone()
         self._head = wave[:, drop * hop : settled].clone()
-        # The estimate is inconsistent, so its waveform has too little energy; make up for it, gliding to the new gain
+        # The estimate is inconsistent, so its waveform has too little energy; compensate, gliding to the new gain
         wanted, energy = audible_energy(magnitude.abs()), audible_energy(self.mel.spectrum(wave).abs())
         gain = (wanted / energy).clamp(0.25, 4).sqrt()[:, None]
         before, self._gain = self._gain, gain

@@ -19,12 +19,12 @@ from ..dsp.stft import glide
 from ..values import Frames
 from .griffin_lim import GriffinLim
 
-QUIETEST = 1e-9  # of a packet's level, to divide by it
+MIN_SCALE = 1e-9  # of a packet's level, to divide by it
 
 
 def normalised(frames: Frames, floor: float) -> Tensor:
     """Frames -> log-mel [C, T, n_mels] as the autoencoder gave it."""
-    bands = frames.magnitudes / frames.scale.clamp(min=QUIETEST)
+    bands = frames.magnitudes / frames.scale.clamp(min=MIN_SCALE)
     return bands.clamp(min=math.exp(floor)).log().transpose(1, 2)
 
 
@@ -46,7 +46,7 @@ class HifiGan:
 
     Args:
         network: log-mel [B, T, n_mels] -> waveform [B, hop * T + some], centred.
-        match: whether to make a chunk as loud as its frames ask, see `_match_level`.
+        match: whether to give each chunk the energy of its frames, see `_match_level`.
     """
 
     CONTEXT = 32
@@ -90,7 +90,7 @@ class HifiGan:
         return wave[:, extra // 2 : extra // 2 + samples] * level
 
     def _match_level(self, frames: Frames, wave: Tensor) -> Tensor:
-        """The waveform with the energy that the frames ask for."""
+        """The waveform with the energy of its frames."""
         wanted = frames.magnitudes.square().sum((1, 2))
         energy = self.mel(wave).exp().square().sum((1, 2))
         before, self._gain = self._gain, (wanted / energy.clamp(min=1e-12)).sqrt().clamp(0.25, 4)[:, None]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 HANN = 0.25645  # C_g of Prusa et al.: most like a Hann window is the Gaussian exp(-pi t^2 / (C_g n_fft^2))
-QUIET = 1e-7  # magnitudes below are as good as this
+MIN_MAGNITUDE = 1e-7  # magnitudes below are as good as this
 
 
 def starting_phases(magnitude: Tensor, hop: int, first: Tensor | None = None) -> Tensor:
@@ -30,7 +30,7 @@ def starting_phases(magnitude: Tensor, hop: int, first: Tensor | None = None) ->
     bins = magnitude.shape[2]
     n_fft = 2 * (bins - 1)
     place = torch.arange(bins, device=magnitude.device)
-    log = magnitude.clamp(min=QUIET).log()
+    log = magnitude.clamp(min=MIN_MAGNITUDE).log()
     steep = log.diff(dim=2)
 
     # from the frame before, and from bin 0

@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 import soundfile as sf
 import soxr
-from aldm.bench.codecs import Commands, Missing, make_codec, nearest, ogg_overhead
+from aldm.bench.codecs import Commands, Missing, make_codec
+from aldm.bench.codecs.base import nearest
+from aldm.bench.codecs.opus import ogg_overhead
 from aldm.bench.metrics import METRICS, align
-from aldm.bench.run import BenchError, Task, bench, code, find_clips, run_all
+from aldm.bench.run import bench
+from aldm.bench.sources import BenchError, find_clips
 from aldm.bench.statistics import interval, read_ratings, savings, summarize
+from aldm.bench.tasks import Task, code, run_all
 from aldm.cli.main import main
 from click.testing import CliRunner
 from conftest import aldm, clip

@@ -12,11 +12,11 @@ from conftest import DATA
 
 
 @pytest.fixture(scope="module")
-def maker() -> worst.Maker:
-    return worst.Maker(find_model(None), 0.05)
+def maker() -> worst.FileMaker:
+    return worst.FileMaker(find_model(None), 0.05)
 
 
-def test_files_are_what_they_claim(maker: worst.Maker) -> None:
+def test_files_are_what_they_claim(maker: worst.FileMaker) -> None:
     for file in maker.of_sound():
         reader = StreamReader(file.data)
         coded = [sum(g > -32767 for g in item.packet.gains) for item in reader.packets() if item.packet]

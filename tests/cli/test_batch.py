@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 from aldm.cli.inputs import find_inputs
-from aldm.cli.run_log import LOG, choose, new_rows, read_log
+from aldm.cli.run_log import LOG, new_rows, read_log, rows_to_do
 from aldm.codec import Codec
 from conftest import DATA, aldm, clip
 
@@ -149,7 +149,7 @@ def test_a_name_that_leaves_no_room_for_the_suffix(tmp_path: Path) -> None:
     """Its output cannot be made; that is its row's error, and not the end of the others."""
     (tmp_path / ("x" * 251 + ".wav")).write_bytes(b"RIFF")
     rows = new_rows(find_inputs((str(tmp_path),), None)[0], {})
-    assert choose(rows, {}, tmp_path, False) == rows
+    assert rows_to_do(rows, {}, tmp_path, False) == rows
     assert [row["error"] for row in rows] == [None]
 
 
@@ -158,5 +158,5 @@ def test_half_a_line_in_the_log(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"RIFF")
     (tmp_path / LOG).write_text('{"name": "b", "tar')
     rows = new_rows(find_inputs((str(tmp_path / "a.wav"),), None)[0], {})
-    assert choose(rows, read_log(tmp_path), tmp_path, False) == rows
+    assert rows_to_do(rows, read_log(tmp_path), tmp_path, False) == rows
     assert [*read_log(tmp_path)] == ["a"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from aldm.cli.inputs import find_inputs
-from aldm.cli.run_log import choose, locked_log, new_rows, read_log
+from aldm.cli.run_log import locked_log, new_rows, read_log, rows_to_do
 from aldm.codec import Codec
 from conftest import DATA, aldm
 
@@ -18,17 +18,17 @@ def test_absolute_and_relative_paths_are_the_same_work(tmp_path: Path, monkeypat
     Path("out").mkdir()
     shutil.copy(DATA / "speech.flac", "in/a.flac")
     rows = new_rows(find_inputs(("in",), None)[0], {})
-    [row] = choose(rows, {}, Path("out"), False)
+    [row] = rows_to_do(rows, {}, Path("out"), False)
     Path("out/a.aldm").write_bytes(b"coded")
     with open("out/batch.jsonl", "a") as log:
         log.write(json.dumps(row | dict(bytes=5, seconds=1.0)) + "\n")
     for name in (str(tmp_path / "in"), "./in", "in/../in"):
         again = new_rows(find_inputs((name,), None)[0], {})
-        assert choose(again, read_log(Path("out")), Path("out"), False) == []
+        assert rows_to_do(again, read_log(Path("out")), Path("out"), False) == []
         assert again[0]["skipped"]
     os.utime("in/a.flac", (1, 1))
     again = new_rows(find_inputs(("in",), None)[0], {})
-    assert len(choose(again, read_log(Path("out")), Path("out"), False)) == 1
+    assert len(rows_to_do(again, read_log(Path("out")), Path("out"), False)) == 1
 
 
 def test_a_second_run_into_a_folder_is_refused(tmp_path: Path) -> None:

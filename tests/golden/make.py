@@ -76,10 +76,12 @@ def fitted(folder: Path) -> None:
     vae: Any = model.autoencoder
     shutil.copytree(MODELS["audioldm2"] / "vae", folder / "vae")
     music = torch.from_numpy(sounds()["music"][None, :65280]) / 2
-    learned = fit_tables([vae.encode(model.mel(music))[0].numpy()], model.codebook.gains, print, classes=2, tables=24)
-    tables, gains = learned.tables, learned.gains.astype(np.float16)
+    learned = fit_tables(
+        [vae.encode(model.mel(music))[0].numpy()], model.codebook.step_scales, print, classes=2, tables=24
+    )
+    tables, step_scales = learned.tables, learned.step_scales.astype(np.float16)
     (folder / TABLES).parent.mkdir()
-    arrays = dict(bank=tables.bank, choice=tables.choice, transitions=tables.transitions, gains=gains)
+    arrays = dict(bank=tables.bank, choice=tables.choice, transitions=tables.transitions, gains=step_scales)
     save_file(arrays, folder / TABLES)
 
 
@@ -131,8 +133,43 @@ def valid() -> Iterator[tuple[str, bytes]]:
     longer = Packet.parse(first.body, Header.parse(base))
     longer = dataclasses.replace(longer, payload=longer.payload + b"\xff\0behind")
     yield "payload-behind-the-end", base[:24] + pack_record(c.PACKET, longer.pack()) + rest[first.size :]
+    yield from full_band(short, speech, environment)
     klt = Codec.from_pretrained("klt", packet_seconds=1.28)
     yield "klt", klt.encode(environment[:40000], 16000, bitrate=1.5, comments=["MODEL=klt"])
+
+
+def full_band(codec: Codec, speech: np.ndarray, environment: np.ndarray) -> Iterator[tuple[str, bytes]]:
+    """Files of version 1.1. The clips have 16 kHz, and are said to have more."""
+    room = np.stack([speech[:60000] + 0.3 * environment[:60000], speech[:60000] - 0.3 * environment[1000:61000]])
+    yield "high-band", codec.encode(speech[:60000], 48000, quality=16)
+    yield "stereo", codec.encode(room, 16000, quality=16)
+    yield "high-band-and-stereo", codec.encode(room, 44100, bitrate=1.5, index=True, comments=["TITLE=both"])
+    yield "high-band-of-two", codec.encode(room, 32000, quality=16, stereo="discrete")
+    yield "stereo-inverted", codec.encode(np.stack([speech[:30000], -0.5 * speech[:30000]]), 44100, quality=16)
+    yield "high-band-and-layers", codec.encode(room, 44100, quality=4, layers="both", ddcm=DDCM(4, 16))
+    live = codec.stream(48000, 2, bitrate=2.0)
+    yield "live-high-band-and-stereo", live.push(room) + live.flush()
+
+
+def damaged_full_band() -> Iterator[tuple[str, bytes]]:
+    """Parametric records that are lost, damaged, or not of their packet."""
+    codec = Codec.from_pretrained(MODELS["tiny"], packet_seconds=0.64)
+    sound = sounds()
+    both = np.stack([sound["speech"][:60000], sound["environment"][:60000]])
+    data = codec.encode(both, 44100, quality=10, stereo="parametric")
+    head, parts = data[:24], [data[r.offset : r.offset + r.size] for r in records(data)]
+    assert "".join(chr(part[0]) for part in parts) == "HSP" * 3
+    yield "high-band-flipped-bit", head + b"".join([*parts[:3], parts[3][:9] + b"?" + parts[3][10:], *parts[4:]])
+    yield "stereo-flipped-bit", head + b"".join([*parts[:4], parts[4][:9] + b"?" + parts[4][10:], *parts[5:]])
+    yield "lost-packet-of-a-high-band", head + b"".join([*parts[:5], *parts[6:]])
+    yield "high-bands-swapped", head + b"".join([parts[3], *parts[1:3], parts[0], *parts[4:]])
+    lost = pack_record(c.HIGH_BAND, b"\1" + b"\xff" * 40)
+    yield "high-band-that-does-not-decode", head + b"".join([*parts[:3], lost, *parts[4:]])
+    yield "stereo-too-short", head + b"".join([*parts[:4], pack_record(c.STEREO, b"\1"), *parts[5:]])
+    single = codec.encode(both[0], 16000, quality=10)
+    plain = [single[r.offset : r.offset + r.size] for r in records(single)]
+    newer = dataclasses.replace(Header.parse(single), version=c.PARAMETRIC_VERSION)
+    yield "stereo-of-one-channel", newer.pack() + parts[1] + b"".join(plain)
 
 
 def valid_audioldm2() -> Iterator[tuple[str, bytes]]:
@@ -319,7 +356,7 @@ def main() -> None:
             make(MODELS[name])
     groups = {
         "valid": (valid, valid_audioldm2),
-        "damaged": (damaged, damaged_audioldm2),
+        "damaged": (damaged, damaged_full_band, damaged_audioldm2),
         "invalid": (invalid, invalid_audioldm2),
     }
     for group, makers in groups.items():

@@ -84,7 +84,7 @@ class AudioCache:
         progress: Callable[[str], None],
         held_out: int = HELD_OUT,
     ) -> AudioCache:
-        """Decode all audio once; a cache that is complete and of the same files is taken as it is.
+        """Decode all audio once; a complete cache of the same files is reused.
 
         Raises:
             AudioError: no readable audio in the sources.

@@ -1,4 +1,4 @@
-"""Examples for what stands behind Griffin-Lim: what it makes of log-mels as the quantiser leaves them."""
+"""Training examples for the corrector: Griffin-Lim's output for quantised log-mels."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ Autocast = Callable[[], contextlib.AbstractContextManager[Any]]
 class Examples:
     """Waveforms of Griffin-Lim and originals [B, N], `pad` samples on either side; decoded log-mels; step sizes [B]."""
 
-    found: Tensor
-    exact: Tensor
+    rendered: Tensor
+    original: Tensor
     mel: Tensor
     step: Tensor
 
     def take(self, picks: np.ndarray) -> Examples:
-        return Examples(*(v[picks] for v in (self.found, self.exact, self.mel, self.step)))
+        return Examples(*(v[picks] for v in (self.rendered, self.original, self.mel, self.step)))
 
     @classmethod
     def join(cls, parts: list[Examples]) -> Examples:
-        return cls(*(torch.cat([getattr(p, f) for p in parts]) for f in ("found", "exact", "mel", "step")))
+        return cls(*(torch.cat([getattr(p, f) for p in parts]) for f in ("rendered", "original", "mel", "step")))
 
 
 def target_magnitudes(
@@ -58,12 +58,12 @@ def target_magnitudes(
 def make_examples(
     draft: Draft, wave: Tensor, rng: np.random.Generator, autocast: Autocast = contextlib.nullcontext
 ) -> Examples:
-    """What Griffin-Lim makes of waveforms [B, N] at random qualities, fine ones more often than coarse."""
-    mel, autoencoder, gains = draft.mel, draft.require("autoencoder"), draft.require("gains")
+    """Examples from waveforms [B, N] at random qualities, fine ones more often than coarse."""
+    mel, autoencoder, step_scales = draft.mel, draft.require("autoencoder"), draft.require("step_scales")
     latents = autoencoder.encode(mel.from_magnitudes(mel.spectrum(wave).abs()))
-    levels = rng.integers(len(gains), size=(2, len(wave))).max(0)
+    levels = rng.integers(len(step_scales), size=(2, len(wave))).max(0)
     step = torch.from_numpy(step_size(levels).astype(np.float32))
-    latents = simulate_quantization(draft.predictor, gains, latents, levels)
+    latents = simulate_quantization(draft.predictor, step_scales, latents, levels)
     decoded = autoencoder.decode(latents, step).clamp(max=MAX_LOG_MEL)
     _, target = target_magnitudes(draft, decoded, step, autocast)
     found = griffin_lim(target, mel)

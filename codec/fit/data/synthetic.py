@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-LOWEST = 60.0  # Hz; the highest partial is below 0.95 of half the sampling rate
+MIN_PITCH = 60.0  # Hz; the highest partial is below 0.95 of half the sampling rate
 
 
 def synthesize(samples: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
@@ -23,7 +23,7 @@ def synthesize(samples: int, sample_rate: int, rng: np.random.Generator) -> np.n
 
 
 def _pitch(highest: float, rng: np.random.Generator) -> float:
-    return float(np.exp(rng.uniform(np.log(LOWEST), np.log(highest))))
+    return float(np.exp(rng.uniform(np.log(MIN_PITCH), np.log(highest))))
 
 
 def _tone(time: np.ndarray, highest: float, rng: np.random.Generator) -> np.ndarray:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...dsp.mel import LogMel
 
-TOP, BANDS, LOWEST = 24000.0, 32, 50.0  # Hz; ViSQOL's bank for audio
+MAX_HZ, BANDS, MIN_HZ = 24000.0, 32, 50.0  # Hz; ViSQOL's bank for audio
 SMOOTH = 7  # frames of a Hann window: ViSQOL's windows are 80 ms
 
 
@@ -22,8 +22,8 @@ def auditory_bands(mel: LogMel, log_mel: Tensor) -> Tensor:
     hz = torch.linspace(0, mel.sample_rate / 2, mel.n_fft // 2 + 1)
     middle, width = (mel.basis @ hz) / mel.basis.sum(1), 1 / mel.basis.amax(1)
     corner = 9.26449 * 24.7
-    steps = torch.arange(1, BANDS + 1) / BANDS * math.log((LOWEST + corner) / (TOP + corner))
-    centre = (TOP + corner) * torch.exp(steps) - corner
+    steps = torch.arange(1, BANDS + 1) / BANDS * math.log((MIN_HZ + corner) / (MAX_HZ + corner))
+    centre = (MAX_HZ + corner) * torch.exp(steps) - corner
     centre = centre[centre < 1.1 * mel.fmax].flip(0)
     bandwidth = 1.019 * 24.7 * (4.37 * centre / 1000 + 1)
     gains = (1 + ((middle - centre[:, None]) / bandwidth[:, None]) ** 2) ** -4 * width

@@ -11,7 +11,7 @@ from torch import Tensor
 
 N_FFT, HOP = 512, 256
 BARK_BANDS = 48
-LOUD = 0.23  # exponent of loudness (Zwicker)
+LOUDNESS_EXPONENT = 0.23  # exponent of loudness (Zwicker)
 SEGMENT = 24  # spectra, 384 ms
 
 
@@ -37,7 +37,7 @@ def bark_bands() -> tuple[Tensor, Tensor, Tensor]:
     middle = (bands * hz).sum(1) / bands.sum(1)
     threshold = 0.3 * (1 + (350 / middle) ** 4)
     centre = torch.linspace(0, 21, BARK_BANDS)
-    return bands, threshold[:, None], (LOUD * (6 / (centre + 2)).clamp(1, 2) ** 0.15)[:, None]
+    return bands, threshold[:, None], (LOUDNESS_EXPONENT * (6 / (centre + 2)).clamp(1, 2) ** 0.15)[:, None]
 
 
 def disturbance(reference: Tensor, decoded: Tensor) -> Tensor:

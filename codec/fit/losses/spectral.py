@@ -32,8 +32,8 @@ def weighted_error(decoded: Tensor, exact: Tensor, level: Tensor, least: float =
 def shape_error(mel: LogMel, exact: Tensor, estimate: Tensor) -> Tensor:
     """Error of log-magnitudes [B, T, bins] within mel bands; `exact` are magnitudes [B, bins, T].
 
-    The network is asked for the shape within bands alone: under exact levels, what is noise has no reason to be
-    guessed too low, as the median of its magnitudes is.
+    The network predicts the shape within bands alone, under exact levels. So noise is not estimated too low, as the
+    median of its magnitudes would be.
     """
     frames = mel.from_magnitudes(exact)
     shape = mel.magnitudes(frames, 1, estimate.exp()).transpose(1, 2).clamp(min=1e-6).log()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...levels import TRAINED_LEVELS, step_size
 from ...nn.autoencoder import Autoencoder
-from ...nn.weights import as_stored
+from ...nn.weights import round_to_stored
 from ..draft import Draft
 from ..losses.rate import RateModel
 from ..losses.spectral import distortion, level_offset
@@ -45,29 +45,29 @@ def rate_distortion(
 
 @dataclass(frozen=True, kw_only=True)
 class TrainAutoencoder(TrainingStage):
-    """Encoder, decoder and step gains, by bits and weighted error of log-mels.
+    """Encoder, decoder and step scales, by bits and weighted error of log-mels.
 
     Attributes:
         hold: steps in which only the model of the rate learns, because the autoencoder has learned already.
     """
 
     kind = "autoencoder"
-    changes = ("autoencoder", "gains")
+    changes = ("autoencoder", "step_scales")
 
     learning_rate: float = 1.5e-3
     hold: int = 0
 
     def run(self, draft: Draft, job: Job) -> dict[str, float]:
-        model, gains = draft.require("autoencoder"), torch.from_numpy(draft.require("gains").copy())
+        model, step_scales = draft.require("autoencoder"), torch.from_numpy(draft.require("step_scales").copy())
         if not model.width:
             raise ValueError("the autoencoder has width 0: it is the KLT alone, which does not learn")
         rate = RateModel(model.scale)
-        rate.gain.data = gains[:TRAINED_LEVELS].log()
+        rate.gain.data = step_scales[:TRAINED_LEVELS].log()
         found = self.train(model, rate, draft, job)
-        gains[:TRAINED_LEVELS] = rate.gain.detach().exp()
-        gains[TRAINED_LEVELS:] = gains[TRAINED_LEVELS - 1]
-        draft.gains = gains.half().float().numpy()
-        as_stored(model)
+        step_scales[:TRAINED_LEVELS] = rate.gain.detach().exp()
+        step_scales[TRAINED_LEVELS:] = step_scales[TRAINED_LEVELS - 1]
+        draft.step_scales = step_scales.half().float().numpy()
+        round_to_stored(model)
         return found
 
     def train(self, model: Autoencoder, rate: RateModel, draft: Draft, job: Job) -> dict[str, float]:

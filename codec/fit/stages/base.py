@@ -1,4 +1,4 @@
-"""What all stages share: their options in a recipe, and what they get to run with."""
+"""Base classes of stages: their options in a recipe, and the job that they run in."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 @dataclass(frozen=True)
 class Job:
-    """What a stage runs with.
+    """Audio, folder and log that a stage runs with.
 
     Attributes:
         folder: for checkpoints.
-        key: of everything that decides what the stage makes, but for the number of steps.
+        key: digest of everything that the stage's result depends on, except the number of steps.
     """
 
     cache: AudioCache
@@ -37,7 +37,7 @@ class Stage:
 
     Attributes:
         name: default: its kind. Two stages of a recipe have different ones.
-        start: model (folder or name) that the parts are taken from which this stage changes; default: as they are.
+        start: model (folder or name) whose parts this stage begins with; default: the draft's.
     """
 
     kind: ClassVar[str]
@@ -53,7 +53,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class HoursStage(Stage):
-    """A stage that goes once over some audio.
+    """A stage that takes one pass over some audio.
 
     Attributes:
         hours: of audio, at most.
@@ -75,7 +75,7 @@ class TrainingStage(Stage):
         learning_rate: its peak, after `warm_up` steps.
         batch_size: examples in a step.
         frames: of an example, 10 ms each.
-        seed: of the examples; what goes on learning should see new ones.
+        seed: of the examples; take another one when training continues.
         start_share: see `Trainer`.
         precision: auto, float32 or bfloat16.
         synthetic: share of the examples that are synthetic tones, chirps, chords and clicks.

@@ -1,4 +1,4 @@
-"""Steps of latent channels by how much their errors are heard, for what the training's squared error does not know."""
+"""Step scales of latent channels by the audibility of their errors, which the squared error of training ignores."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ LEVELS = (24, 32)  # 1 and 2 to 3 kbit/s
 EXPONENT = 0.25  # 1/2 would be best for textures alone, 0 for the squared error
 
 
-def channel_gains(
-    model: Autoencoder, mel: LogMel, cache: AudioCache, gains: np.ndarray, clips: int = CLIPS
+def channel_step_factors(
+    model: Autoencoder, mel: LogMel, cache: AudioCache, step_scales: np.ndarray, clips: int = CLIPS
 ) -> np.ndarray:
     """Factors [C] for the steps of the channels, about 1 for the first hundred.
 
@@ -33,7 +33,7 @@ def channel_gains(
     channel: what a squared error costs there. The best step goes with its inverse square root; `EXPONENT` says how far.
 
     Args:
-        gains: [levels, C] of the steps.
+        step_scales: [levels, C].
     """
     slope, error = (torch.zeros(len(LEVELS), model.latent_channels) for _ in range(2))
     size = model.patch * mel.hop_length
@@ -43,7 +43,7 @@ def channel_gains(
             latents, exact = model.encode(frames), auditory_bands(mel, frames)
         for i, level in enumerate(LEVELS):
             step = float(step_size(level))
-            grid = torch.from_numpy(gains[level] * step)[:, None]
+            grid = torch.from_numpy(step_scales[level] * step)[:, None]
             wrong = dead_zone(latents / grid) * grid - latents
             amount = torch.ones(model.latent_channels, requires_grad=True)
             decoded = model.decode(latents + wrong * amount[:, None], torch.tensor([step]))
@@ -58,8 +58,8 @@ def channel_gains(
 
 
 @torch.no_grad()
-def texture(model: Autoencoder, mel: LogMel, cache: AudioCache, gains: np.ndarray) -> dict[str, float]:
-    """Mean texture error of held-out clips as a quantiser with these gains leaves them."""
+def texture(model: Autoencoder, mel: LogMel, cache: AudioCache, step_scales: np.ndarray) -> dict[str, float]:
+    """Mean texture error of held-out clips as a quantiser with these step scales leaves them."""
     errors = []
     waves = cache.packets(model.patch * mel.hop_length, True, len(cache.audio))
     for wave in itertools.islice(waves, HELD_OUT_CLIPS):
@@ -67,7 +67,7 @@ def texture(model: Autoencoder, mel: LogMel, cache: AudioCache, gains: np.ndarra
         latents, exact = model.encode(frames), auditory_bands(mel, frames)
         for level in LEVELS:
             step = float(step_size(level))
-            grid = torch.from_numpy(gains[level] * step)[:, None]
+            grid = torch.from_numpy(step_scales[level] * step)[:, None]
             decoded = model.decode(dead_zone(latents / grid) * grid, torch.tensor([step]))
             errors.append(texture_error(exact, auditory_bands(mel, decoded)))
     return {"texture": torch.cat(errors).mean().item()} if errors else {}
@@ -83,15 +83,15 @@ class ChannelSteps(Stage):
     """
 
     kind = "channel_steps"
-    changes = ("gains",)
+    changes = ("step_scales",)
 
     weighed_channels: int = 0
 
     def run(self, draft: Draft, job: Job) -> dict[str, float]:
-        autoencoder, gains = draft.require("autoencoder"), draft.require("gains")
-        factors = channel_gains(autoencoder, draft.mel, job.cache, gains)
+        autoencoder, step_scales = draft.require("autoencoder"), draft.require("step_scales")
+        factors = channel_step_factors(autoencoder, draft.mel, job.cache, step_scales)
         if self.weighed_channels:
             factors = reweigh(factors, self.weighed_channels)
         job.log.say(f"{self.name}: steps of the last channels times {factors[-32:].mean():.2f}")
-        draft.gains = (gains * factors).astype(np.float16).astype(np.float32)
-        return texture(autoencoder, draft.mel, job.cache, draft.gains)
+        draft.step_scales = (step_scales * factors).astype(np.float16).astype(np.float32)
+        return texture(autoencoder, draft.mel, job.cache, draft.step_scales)

@@ -66,7 +66,9 @@ class TrainCorrector(TrainingStage):
 
     def run(self, draft: Draft, job: Job) -> dict[str, float]:
         mel, weights = draft.mel, self.weights
-        net = draft.corrector or draft.new("corrector")
+        if draft.corrector is None:
+            draft.new("corrector")
+        net = draft.require("corrector")
         if self.projections is not None:
             net.projections = net.config["projections"] = self.projections
         networks = nn.ModuleList([draft.require(name) for name in self.train]).requires_grad_(True)
@@ -81,15 +83,15 @@ class TrainCorrector(TrainingStage):
 
         def loss(step: int, held_out: bool) -> tuple[Tensor, dict[str, Tensor]]:
             examples = pools[True].fresh(step) if held_out else pools[False].batch(step, self.batch_size)
-            exact = mel.spectrum(examples.exact).abs()
+            exact = mel.spectrum(examples.original).abs()
             with torch.set_grad_enabled(jointly and not held_out):
                 estimate, target = target_magnitudes(draft, examples.mel, examples.step, trainer.autocast)
             steps = examples.step[:, None].expand_as(target[:, 0])
             with trainer.autocast():
-                wave = net(F.pad(examples.found, (-margin, -margin)), target, steps, torch.ones_like(steps))
+                wave = net(F.pad(examples.rendered, (-margin, -margin)), target, steps, torch.ones_like(steps))
             # the encoder's gain makes the target as loud as the original
             level = (audible_energy(target) / audible_energy(exact)).sqrt()[:, None].detach()
-            original = level * examples.exact[:, mel.pad : -mel.pad]
+            original = level * examples.original[:, mel.pad : -mel.pad]
             found = {k: weights[k] * v for k, v in waveform_losses(mel, original, wave).items()}
             if estimate is not None and jointly:
                 found["bins"] = weights["bins"] * shape_error(mel, exact, estimate)

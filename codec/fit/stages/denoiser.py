@@ -19,8 +19,8 @@ from ..quantization import simulate_quantization, squared_error
 from .base import Job, TrainingStage
 
 LEVELS = 32  # quality levels of base layers that a new one is trained for; finer ones leave nothing to refine
-ALONE = 0.3  # share of the examples that have no base layer
-FARTHEST = 6  # steps of the quantiser; from noise of more than that on, a walk knows only what the base layer says
+NO_BASE_SHARE = 0.3  # share of the examples that have no base layer
+MAX_NOISE_STEPS = 6  # steps of the quantiser; above this noise, only the base layer is informative
 REPORTED = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)  # noise
 REPORTED_LEVELS = (-1, 6, 12, 18, 24)  # of the base layer; -1: none
 
@@ -28,9 +28,9 @@ REPORTED_LEVELS = (-1, 6, 12, 18, 24)  # of the base layer; -1: none
 def measure_prior(draft: Draft, levels: int, cache: AudioCache, hours: float = 0.3) -> tuple[Tensor, Tensor]:
     """`Denoiser.mean` and `Denoiser.deviation`."""
     latents = encode_clips(draft.require("autoencoder"), draft.mel, cache, hours)
-    every, gains = np.concatenate(latents, 1), draft.require("gains")
+    every, step_scales = np.concatenate(latents, 1), draft.require("step_scales")
     some = latents[:: max(1, len(latents) // 60)]
-    rows = [np.sqrt(squared_error(draft.predictor, gains, some, level)) for level in range(levels)]
+    rows = [np.sqrt(squared_error(draft.predictor, step_scales, some, level)) for level in range(levels)]
     return torch.from_numpy(every.mean(1)), torch.from_numpy(np.stack([*rows, every.std(1)])).float()
 
 
@@ -54,7 +54,7 @@ def evaluate(draft: Draft, cache: AudioCache, say: Callable[[str], None], hours:
     found: dict[str, float] = {}
     for level in [level for level in REPORTED_LEVELS if latents and level < trained.levels]:
         bases = [
-            z if level < 0 else torch.from_numpy(draft.codebook().decoded(z[0].numpy(), level, 0.85))[None]
+            z if level < 0 else torch.from_numpy(draft.codebook().quantize(z[0].numpy(), level, 0.85).latents)[None]
             for z in latents
         ]
         ratios = []
@@ -69,7 +69,7 @@ def evaluate(draft: Draft, cache: AudioCache, say: Callable[[str], None], hours:
         name = f"base layer of level {level}" if level >= 0 else "no base layer"
         listed = ", ".join(f"{noise:g}: {ratio:.3f}" for noise, ratio in zip(REPORTED, ratios, strict=True))
         say(f"denoiser: {name}: error at noise of {listed} of that of the Gaussian prior")
-        found[f"of_gaussian_{'alone' if level < 0 else level}"] = float(np.mean(ratios))
+        found[f"of_gaussian_{'without_base' if level < 0 else level}"] = float(np.mean(ratios))
     return found
 
 
@@ -84,31 +84,32 @@ class TrainDenoiser(TrainingStage):
     frames: int = 640
 
     def run(self, draft: Draft, job: Job) -> dict[str, float]:
-        autoencoder, gains, mel = draft.require("autoencoder"), draft.require("gains"), draft.mel
+        autoencoder, step_scales, mel = draft.require("autoencoder"), draft.require("step_scales"), draft.mel
         if draft.denoiser is None:
             draft.new("denoiser", latent_channels=autoencoder.latent_channels, levels=LEVELS)
             new = draft.require("denoiser")
             new.mean, new.deviation = measure_prior(draft, new.levels, job.cache)
-        denoiser: Denoiser = draft.require("denoiser").requires_grad_(True)
+        denoiser = draft.require("denoiser").requires_grad_(True)
         sigmas, windows = noise_levels(), self.windows(job, mel)
         trainer = self.trainer(job, True in windows)
 
         def loss(step: int, held_out: bool) -> tuple[Tensor, dict[str, Tensor]]:
             rng = np.random.default_rng([self.seed, step, 2])
             level = rng.integers(denoiser.levels, size=self.batch_size)
-            level[rng.random(self.batch_size) < ALONE] = -1
-            farthest = np.where(level < 0, MAX_SIGMA, FARTHEST * step_size(level))
+            level[rng.random(self.batch_size) < NO_BASE_SHARE] = -1
+            farthest = np.where(level < 0, MAX_SIGMA, MAX_NOISE_STEPS * step_size(level))
             sigma = sigmas[torch.from_numpy(rng.integers(np.searchsorted(sigmas, farthest).clip(1)))]
             with torch.no_grad():
                 waves = windows[held_out].batch(step, self.batch_size)
                 latents = autoencoder.encode(mel.from_magnitudes(mel.spectrum(waves).abs()))
                 base, based = latents.clone(), level >= 0
                 if based.any():
-                    base[based] = simulate_quantization(draft.predictor, gains, latents[based], level[based])
+                    base[based] = simulate_quantization(draft.predictor, step_scales, latents[based], level[based])
             with trainer.autocast():
                 error, expected = errors(denoiser, latents, sigma, base, torch.from_numpy(level))
             error, alone = error / expected, torch.from_numpy(level < 0)
-            return error.mean(), {"alone": error[alone].mean().nan_to_num(), "based": error[~alone].mean().nan_to_num()}
+            means = {"without_base": error[alone].mean(), "with_base": error[~alone].mean()}
+            return error.mean(), {name: mean.nan_to_num() for name, mean in means.items()}
 
         trainer.fit(denoiser, loss)
         return {**trainer.held_out_losses, **evaluate(draft, job.cache, job.log.say)}

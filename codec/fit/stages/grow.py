@@ -1,4 +1,4 @@
-"""More latent channels for a model that has learned already: the next eigenvectors of the KLT, and new weights of 0."""
+"""More latent channels for a trained model: the next eigenvectors of the KLT, and new weights of 0."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ..draft import Draft
 from .base import HoursStage, Job
 from .denoiser import measure_prior
 from .klt import fit_klt
-from .predictor import LEAST_SCALE
+from .predictor import MIN_SCALE
 
-LAST = 32  # channels whose mean the new ones take for what they know nothing of
+LAST = 32  # channels whose mean new ones start with
 
 
 def more_rows(state: dict[str, Tensor], name: str, count: int) -> None:
@@ -34,9 +34,9 @@ def more_columns(state: dict[str, Tensor], name: str, parts: int, before: int, c
 
 
 def grow_autoencoder(old: Autoencoder, klt: dict[str, Tensor]) -> Autoencoder:
-    """One with as many channels as `klt` (of `fit_klt`) has; the old ones, and what it makes of them, stay.
+    """An autoencoder with as many channels as `klt` (of `fit_klt`); the old channels keep their weights.
 
-    The new channels are those of a KLT of the same data, less what the old ones see of them.
+    The new channels are those of a KLT of the same data, made orthogonal to the old ones.
     """
     channels = len(klt["basis"])
     new, state = Autoencoder(**{**old.config, "latent_channels": channels}), dict(old.state_dict())
@@ -55,10 +55,10 @@ def grow_autoencoder(old: Autoencoder, klt: dict[str, Tensor]) -> Autoencoder:
 
 
 def grow_predictor(old: Predictor, scale: Tensor) -> Predictor:
-    """One for as many channels as `scale` [C] has; of the new ones it expects what it does of the last old ones."""
+    """A predictor for as many channels as `scale` [C]; new channels are predicted like the last old ones."""
     have, count = len(old.direct), len(scale) - len(old.direct)
     new, state = Predictor(**{**old.config, "latent_channels": len(scale)}), dict(old.state_dict())
-    state["scale"] = torch.cat([old.scale, scale[have:].clamp(min=LEAST_SCALE)])
+    state["scale"] = torch.cat([old.scale, scale[have:].clamp(min=MIN_SCALE)])
     state["direct"] = torch.cat([old.direct, old.direct[-LAST:].mean().expand(count)])
     more_columns(state, "inlet.weight", old.history, have, count)
     more_rows(state, "outlet.weight", count)
@@ -68,7 +68,7 @@ def grow_predictor(old: Predictor, scale: Tensor) -> Predictor:
 
 
 def grow_denoiser(old: Denoiser, mean: Tensor, deviation: Tensor) -> Denoiser:
-    """One with the prior of `measure_prior`, and no say about the new channels."""
+    """A denoiser with the prior of `measure_prior`; for the new channels it gives that alone."""
     have, count = len(old.mean), len(mean) - len(old.mean)
     new, state = Denoiser(**{**old.config, "latent_channels": len(mean)}), dict(old.state_dict())
     new.schedule, state["mean"], state["deviation"] = old.schedule, mean, deviation
@@ -79,16 +79,17 @@ def grow_denoiser(old: Denoiser, mean: Tensor, deviation: Tensor) -> Denoiser:
     return new.eval().requires_grad_(False)
 
 
-def grow_gains(old: np.ndarray, channels: int) -> np.ndarray:
+def grow_step_scales(old: np.ndarray, channels: int) -> np.ndarray:
     """Factors on the steps [levels, channels] of [levels, C]."""
     new = np.repeat(old[:, -LAST:].mean(1, keepdims=True), channels - old.shape[1], 1)
     return np.concatenate([old, new], 1).astype(np.float16).astype(np.float32)
 
 
 def reweigh(factors: np.ndarray, have: int) -> np.ndarray:
-    """Of the factors [channels] of `channel_gains`, what gains are multiplied by whose first `have` had theirs before.
+    """Factors on the step scales of a grown model, from those of `channel_step_factors` [channels].
 
-    The old channels get the square root, and the new ones besides what they are less heard than the last old ones.
+    The first `have` channels had theirs before and get the square root. New ones get it too, times how much less they
+    are heard than the last old ones.
     """
     new = np.sqrt(factors)
     new[have:] *= factors[have:] / factors[have - LAST : have].mean()
@@ -97,20 +98,20 @@ def reweigh(factors: np.ndarray, have: int) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Grow(HoursStage):
-    """More latent channels for a model that has learned already. Tables go: a later stage fits new ones.
+    """More latent channels for a trained model. Tables are removed: a later stage fits new ones.
 
     Attributes:
         latent_channels: how many there will be.
     """
 
     kind = "grow"
-    changes = ("autoencoder", "gains", "predictor", "denoiser", "tables", "vectors")
+    changes = ("autoencoder", "step_scales", "predictor", "denoiser", "tables", "vector_codebook")
 
     hours: float = 2.8
     latent_channels: int
 
     def run(self, draft: Draft, job: Job) -> dict[str, float]:
-        autoencoder, gains = draft.require("autoencoder"), draft.require("gains")
+        autoencoder, step_scales = draft.require("autoencoder"), draft.require("step_scales")
         have = autoencoder.latent_channels
         if self.latent_channels <= have:
             raise ValueError(
@@ -118,8 +119,8 @@ class Grow(HoursStage):
             )
         klt = fit_klt(job.cache, draft.mel, autoencoder.patch, self.latent_channels, self.hours)
         draft.autoencoder = grow_autoencoder(autoencoder, klt)
-        draft.gains = grow_gains(gains, self.latent_channels)
-        draft.tables, draft.vectors = None, None
+        draft.step_scales = grow_step_scales(step_scales, self.latent_channels)
+        draft.tables, draft.vector_codebook = None, None
         if draft.predictor is not None:
             draft.predictor = grow_predictor(draft.predictor, klt["scale"])
         if draft.denoiser is not None:

@@ -9,7 +9,7 @@ import torch
 
 from ...dsp.mel import LogMel
 from ...levels import LEVELS
-from ...nn.weights import as_stored
+from ...nn.weights import round_to_stored
 from ..data.audio_cache import AudioCache
 from ..draft import Draft
 from .base import HoursStage, Job
@@ -47,20 +47,21 @@ def fit_klt(cache: AudioCache, mel: LogMel, patch: int, channels: int, hours: fl
 
 @dataclass(frozen=True, kw_only=True)
 class Klt(HoursStage):
-    """A new autoencoder that starts as the KLT of the audio, with all step gains 1."""
+    """A new autoencoder that starts as the KLT of the audio, with all step scales 1."""
 
     kind = "klt"
-    changes = ("autoencoder", "gains")
+    changes = ("autoencoder", "step_scales")
 
     hours: float = 2.8
 
     def run(self, draft: Draft, job: Job) -> dict[str, float]:
         sizes = {"patch": PATCH, "latent_channels": CHANNELS, **draft.sizes.get("autoencoder", {})}
         klt = fit_klt(job.cache, draft.mel, sizes["patch"], sizes["latent_channels"], self.hours)
-        autoencoder = draft.new("autoencoder", n_mels=draft.mel.n_mels, **sizes)
+        draft.new("autoencoder", n_mels=draft.mel.n_mels, **sizes)
+        autoencoder = draft.require("autoencoder")
         autoencoder.load_state_dict(klt, strict=False)
-        as_stored(autoencoder.eval().requires_grad_(False))
-        draft.gains = np.ones((LEVELS, autoencoder.latent_channels), np.float32)
+        round_to_stored(autoencoder.eval().requires_grad_(False))
+        draft.step_scales = np.ones((LEVELS, autoencoder.latent_channels), np.float32)
         errors = []
         limit = round(HELD_OUT_HOURS * 3600 * draft.mel.sample_rate)
         for wave in job.cache.packets(autoencoder.patch * draft.mel.hop_length, True, limit):

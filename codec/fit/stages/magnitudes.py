@@ -1,4 +1,4 @@
-"""Magnitude network and the autoencoder's decoder, trained on log-mels as the quantiser leaves them."""
+"""Magnitude network and the autoencoder's decoder, trained on quantised log-mels."""
 
 from __future__ import annotations
 
@@ -44,8 +44,10 @@ class TrainMagnitudes(TrainingStage):
             raise ValueError(f"train must name some of {', '.join(LEARNERS)}, not {', '.join(self.train) or 'nothing'}")
 
     def run(self, draft: Draft, job: Job) -> dict[str, float]:
-        mel, autoencoder, gains = draft.mel, draft.require("autoencoder"), draft.require("gains")
-        net = draft.magnitude_net or draft.new("magnitude_net")
+        mel, autoencoder, step_scales = draft.mel, draft.require("autoencoder"), draft.require("step_scales")
+        if draft.magnitude_net is None:
+            draft.new("magnitude_net")
+        net = draft.require("magnitude_net")
         for name, parameter in autoencoder.named_parameters():
             parameter.requires_grad_("decoder" in self.train and name.startswith(("decoder", "level")))
         net.requires_grad_("magnitude_net" in self.train)
@@ -57,15 +59,15 @@ class TrainMagnitudes(TrainingStage):
                 exact = mel.spectrum(windows[held_out].batch(step, self.batch_size)).abs()
                 frames = mel.from_magnitudes(exact)
                 loud = audible_energy(exact)
-                levels = np.random.default_rng([self.seed, step, 1]).integers(len(gains), size=self.batch_size)
-                latents = simulate_quantization(draft.predictor, gains, autoencoder.encode(frames), levels)
+                levels = np.random.default_rng([self.seed, step, 1]).integers(len(step_scales), size=self.batch_size)
+                latents = simulate_quantization(draft.predictor, step_scales, autoencoder.encode(frames), levels)
                 size = torch.from_numpy(step_size(levels).astype(np.float32))
             with trainer.autocast():
                 decoded = autoencoder.decode(latents, size)
                 estimate = net(decoded.clamp(max=MAX_LOG_MEL), size)
             found = {"bins": shape_error(mel, exact, estimate)}
             found["mel"] = weighted_error(decoded, frames, frames - offset, 0.5)
-            # the median of levels has too little energy too: the loudest make up for it at the least cost
+            # the median of levels has too little energy; the loudest bands compensate at the least cost
             magnitudes = mel.magnitudes(decoded.clamp(max=MAX_LOG_MEL), 1, estimate.exp())
             found["energy"] = (audible_energy(magnitudes) / loud).log().abs().mean()
             bands = (auditory_bands(mel, m) for m in (frames, decoded.clamp(max=MAX_LOG_MEL)))

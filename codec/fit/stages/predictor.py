@@ -1,4 +1,4 @@
-"""The predictor of latent vectors, trained on latents as they come out of a file, because it is in the loop."""
+"""The predictor of latent vectors, trained on quantised latents: at the decoder it is in the loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...levels import step_size
 from ...nn.predictor import Predictor
-from ...nn.weights import as_stored
+from ...nn.weights import round_to_stored
 from ..data.audio_cache import encode_clips
 from ..draft import Draft
 from ..quantization import quantize_in_loop
@@ -18,15 +18,15 @@ from ..trainer import Trainer
 from .base import Job, TrainingStage
 
 LENGTH = 16  # vectors of an example
-LEAST_SCALE = 2.0  # of latents, for the network
-RESOLUTION = 0.4  # steps; what is expected better than that saves nothing
+MIN_SCALE = 2.0  # of latents, for the network
+RESOLUTION = 0.4  # steps; a smaller prediction error saves nothing
 HELD_OUT_HOURS = 0.3
 
 
 def scale_predictor(predictor: Predictor, latents: list[np.ndarray]) -> None:
-    """Tell a new predictor how large latents [C, N] are."""
+    """Set the scale of a new predictor's inputs from latents [C, N]."""
     deviation = np.sqrt(np.mean([np.square(z).mean(1) for z in latents], 0))
-    predictor.scale = torch.from_numpy(np.maximum(LEAST_SCALE, deviation).astype(np.float32))
+    predictor.scale = torch.from_numpy(np.maximum(MIN_SCALE, deviation).astype(np.float32))
 
 
 class Sequences:
@@ -48,18 +48,18 @@ class Sequences:
         return torch.from_numpy(np.stack(parts)), torch.from_numpy(random.integers(levels, size=size))
 
 
-def train(predictor: Predictor, sequences: dict[bool, Sequences], gains: np.ndarray, trainer: Trainer) -> None:
+def train(predictor: Predictor, sequences: dict[bool, Sequences], step_scales: np.ndarray, trainer: Trainer) -> None:
     """Train in place, for few bits at all quality levels.
 
     Args:
         sequences: for training (False), and perhaps held out (True).
-        gains: [levels, C] of the codebook.
+        step_scales: [levels, C] of the codebook.
     """
-    grids = torch.from_numpy(gains) * step_size(torch.arange(len(gains)))[:, None]
+    grids = torch.from_numpy(step_scales) * step_size(torch.arange(len(step_scales)))[:, None]
     predictor.requires_grad_(True)
 
     def loss(step: int, held_out: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        target, level = sequences[held_out].batch(step, trainer.batch_size, len(gains))
+        target, level = sequences[held_out].batch(step, trainer.batch_size, len(step_scales))
         size, grid = step_size(level).float(), grids[level].float()
         with trainer.autocast():
             before = quantize_in_loop(predictor, target, size, grid)
@@ -88,7 +88,7 @@ class TrainPredictor(TrainingStage):
     hours: float = 20.0
 
     def run(self, draft: Draft, job: Job) -> dict[str, float]:
-        autoencoder, gains = draft.require("autoencoder"), draft.require("gains")
+        autoencoder, step_scales = draft.require("autoencoder"), draft.require("step_scales")
         latents = encode_clips(autoencoder, draft.mel, job.cache, self.hours)
         sequences = {False: Sequences(latents, self.seed)}
         held_out = encode_clips(autoencoder, draft.mel, job.cache, HELD_OUT_HOURS, held_out=True)
@@ -98,6 +98,6 @@ class TrainPredictor(TrainingStage):
             draft.new("predictor", latent_channels=autoencoder.latent_channels)
             scale_predictor(draft.require("predictor"), latents)
         trainer = self.trainer(job, True in sequences)
-        train(draft.require("predictor"), sequences, gains, trainer)
-        as_stored(draft.require("predictor"))
+        train(draft.require("predictor"), sequences, step_scales, trainer)
+        round_to_stored(draft.require("predictor"))
         return trainer.held_out_losses

@@ -1,4 +1,4 @@
-"""Integer frequency tables for the scalar codebook, counted on what the encoder really chooses."""
+"""Integer frequency tables for the scalar codebook, counted on the encoder's choices."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _cluster(counts: np.ndarray, tables: int, rounds: int = 15) -> tuple[np.ndar
 
 def fit_tables(
     latents: list[np.ndarray],
-    gains: np.ndarray,
+    step_scales: np.ndarray,
     progress: Callable[[str], None],
     predictor: Predictor | None = None,
     classes: int = 32,
@@ -87,20 +87,20 @@ def fit_tables(
 
     Args:
         latents: [C, N] per clip.
-        gains: [levels, C].
-        predictor: what it expects is taken off first.
+        step_scales: [levels, C].
+        predictor: its predictions are subtracted first.
     """
     joined = np.concatenate([z.T for z in latents]).astype(np.float32)
     starts = np.cumsum([0] + [z.shape[1] for z in latents[:-1]])
-    levels, channels = gains.shape
+    levels, channels = step_scales.shape
     every = np.arange(channels)
     histograms = np.zeros((levels, classes, channels, 2 * limit + 1), np.float32)
     transitions = np.zeros((levels, classes + 1, classes), np.int32)
     given: np.ndarray | None = None
     for level in range(levels - 1, -1, -1):
         if predictor is not None:
-            joined = np.concatenate([z.T for z in residuals(predictor, latents, gains[level], level)])
-        scaled = joined / (step_size(level) * gains[level])
+            joined = np.concatenate([z.T for z in residuals(predictor, latents, step_scales[level], level)])
+        scaled = joined / (step_size(level) * step_scales[level])
         if given is None:
             energy = np.log1p(np.abs(scaled)).sum(1)
             given = np.searchsorted(np.quantile(energy, np.linspace(0, 1, classes + 1)[1:-1]), energy)
@@ -131,7 +131,7 @@ def fit_tables(
         progress(f"tables of level {level}: {total / len(given):.1f} bits per vector")
     bank, choice = _cluster(histograms.reshape(-1, 2 * limit + 1), tables)
     choice = choice.reshape(levels, classes, channels).astype(np.uint8 if tables <= 256 else np.uint16)
-    return ScalarCodebook(gains.astype(np.float32), Tables(bank, choice, transitions), predictor)
+    return ScalarCodebook(step_scales.astype(np.float32), Tables(bank, choice, transitions), predictor)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,9 +152,9 @@ class FitTables(HoursStage):
     tables: int = 512
 
     def run(self, draft: Draft, job: Job) -> dict[str, float]:
-        autoencoder, gains = draft.require("autoencoder"), draft.require("gains")
+        autoencoder, step_scales = draft.require("autoencoder"), draft.require("step_scales")
         latents = encode_clips(autoencoder, draft.mel, job.cache, self.hours)
-        codebook = fit_tables(latents, gains, job.log.say, draft.predictor, self.classes, self.limit, self.tables)
+        codebook = fit_tables(latents, step_scales, job.log.say, draft.predictor, self.classes, self.limit, self.tables)
         draft.tables = codebook.tables
         held_out = encode_clips(autoencoder, draft.mel, job.cache, HELD_OUT_HOURS, held_out=True)
         vectors = sum(z.shape[1] for z in held_out)

@@ -85,7 +85,7 @@ class FitTokens(HoursStage):
     """
 
     kind = "tokens"
-    changes = ("vectors",)
+    changes = ("vector_codebook",)
 
     tokens: int = 16
 
@@ -96,6 +96,6 @@ class FitTokens(HoursStage):
         denoiser = draft.denoiser
         deviation = denoiser.deviation if denoiser else measure_prior(draft, TRAINED_LEVELS, job.cache)[1]
         latents = encode_clips(autoencoder, draft.mel, job.cache, self.hours)
-        draft.vectors = fit_vector_codebook(latents, deviation[:-1], self.tokens, job.log.say)
+        draft.vector_codebook = fit_vector_codebook(latents, deviation[:-1], self.tokens, job.log.say)
         held_out = encode_clips(autoencoder, draft.mel, job.cache, HELD_OUT_HOURS, held_out=True)
-        return {"squared_error": squared_error(draft.vectors, np.concatenate(held_out, 1))} if held_out else {}
+        return {"squared_error": squared_error(draft.vector_codebook, np.concatenate(held_out, 1))} if held_out else {}

@@ -14,7 +14,7 @@ import soundfile as sf
 import torch
 from aldm.cli.main import main
 from aldm.codec import Codec
-from aldm.codec.audioldm2.checkpoint import is_checkpoint, licence_of, tagged_model
+from aldm.codec.audioldm2.checkpoint import is_checkpoint, licence_of, model_from_comments
 from aldm.codec.audioldm2.model import CONTEXT, OVERLAP, AudioLDM2
 from aldm.codec.errors import AldmWarning, ModelError
 from aldm.codec.fit.checkpoint import fit_checkpoint
@@ -188,8 +188,8 @@ def test_decoder_finds_the_checkpoint_of_a_file_or_a_pipe(
 def test_names() -> None:
     assert all(map(is_checkpoint, ("music", "speech", "large", "cvssp/audioldm2", "music@abc")))
     assert not any(map(is_checkpoint, (None, "base", "klt", "no/such", DATA)))
-    assert tagged_model(["ALDM_MODEL=cvssp/audioldm2@12"]) == "cvssp/audioldm2"
-    assert tagged_model(["ALDM_MODEL=someone/audioldm2"]) is None
+    assert model_from_comments(["ALDM_MODEL=cvssp/audioldm2@12"]) == "cvssp/audioldm2"
+    assert model_from_comments(["ALDM_MODEL=someone/audioldm2"]) is None
     assert licence_of(["ALDM_MODEL=cvssp/audioldm2@12"])
     assert not licence_of(["TITLE=cvssp/audioldm2"])
 
@@ -269,7 +269,7 @@ def test_vae_is_aligned(large: Codec) -> None:
 def test_vocoder_is_aligned_to_the_sample(large: Codec) -> None:
     """With kernels that are the same backwards, a log-mel backwards is the sound backwards, but only if the trimming
     is centred."""
-    network = large.model._hifigan()  # type: ignore[attr-defined]
+    network = large.model.hifigan()  # type: ignore[attr-defined]
     module = network.__closure__[0].cell_contents
     module = module if isinstance(module, torch.nn.Module) else network.__closure__[1].cell_contents
     with torch.no_grad():
@@ -333,7 +333,7 @@ def test_tokens_and_back(large: Codec) -> None:
 def seams(codec: Codec, wave: np.ndarray) -> np.ndarray:
     """Differences from coding in one packet, at seams and elsewhere; and jumps from frame to frame, likewise."""
     short = Codec(codec.model, packet_seconds=2.4)
-    hops, faded = short._packet_hops, max(16, codec.model.overlap)
+    hops, faded = short.packet_hops, max(16, codec.model.overlap)
     one, several = (mels(c, c.encode(wave, 16000, quality=47)) for c in (codec, short))
     count = len(wave) // 160 - 80
     inner = np.arange(count) >= hops - faded

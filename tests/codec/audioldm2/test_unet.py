@@ -11,11 +11,11 @@ import soundfile as sf
 import torch
 from aldm.cli.main import main
 from aldm.codec import Codec
+from aldm.codec.audioldm2.generation import generate_picks
 from aldm.codec.audioldm2.model import AudioLDM2
 from aldm.codec.audioldm2.unet import STEP, UNet, quantiser_error
 from aldm.codec.diffusion.ddcm import DDCM, Sampler
 from aldm.codec.errors import ModelError
-from aldm.codec.generation import generate_picks
 from aldm.format.layer import Layer
 from aldm.format.stream import read_stream
 from click.testing import CliRunner, Result
@@ -265,8 +265,8 @@ def test_several_packets(reading: Codec) -> None:
 def test_synthesis_is_that_of_diffusers(reading: Codec, text_checkpoint: Path, scheduler: str) -> None:
     """The same latents as AudioLDM2Pipeline gives, from the same noise; GPT-2 as GPT2LMHeadModel on either side."""
     import diffusers
+    from aldm.codec.audioldm2.generation import SCHEDULERS, sample_latents
     from aldm.codec.audioldm2.text import text_stack
-    from aldm.codec.generation import SCHEDULERS, sample_latents
     from transformers import ClapFeatureExtractor
 
     unet: Any = reading.model.denoiser
@@ -276,7 +276,7 @@ def test_synthesis_is_that_of_diffusers(reading: Codec, text_checkpoint: Path, s
     kept |= dict(
         vae=reading.model.autoencoder.network,  # type: ignore[dict-item]
         unet=unet.runtime.network,
-        vocoder=reading.model._hifigan().__closure__ and _vocoder(text_checkpoint),  # type: ignore[attr-defined]
+        vocoder=reading.model.hifigan().__closure__ and _vocoder(text_checkpoint),  # type: ignore[attr-defined]
         scheduler=getattr(diffusers, SCHEDULERS[scheduler]).from_pretrained(text_checkpoint / "scheduler"),
         feature_extractor=ClapFeatureExtractor(),
     )

@@ -27,7 +27,7 @@ def test_a_gap_is_filled_better_than_by_silence(second: Codec, name: str) -> Non
     decoded = np.concatenate(list(decoder.blocks()), 1)[0]
     assert len(decoded) == len(wave)
     assert decoder.damage == ["missing: packet 2 at 1.92 s"]
-    assert decoder.decoded == 3
+    assert decoder.decoded_packets == 3
     gap = slice(192, 288)
     silent = np.concatenate([wave[: 2 * 15360], np.zeros(15360), wave[3 * 15360 :]])
     assert frame_errors(wave, decoded)[gap].mean() < 0.7 * frame_errors(wave, silent)[gap].mean()

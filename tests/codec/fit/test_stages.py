@@ -173,12 +173,12 @@ def test_corrector_learns_and_goes_on(tmp_path: Path, job: Job) -> None:
         assert torch.equal(a, b)
     waves = torch.from_numpy(clip("speech")[: 160 * 96 * 3 + 864 * 3].reshape(3, -1))
     examples = make_examples(draft, waves, np.random.default_rng(0))
-    inner = examples.exact[:, 432:-432]
+    inner = examples.original[:, 432:-432]
     with torch.no_grad():
         _, target = target_magnitudes(draft, examples.mel, examples.step)
         steps = examples.step[:, None].expand_as(target[:, 0])
-        corrected = net(examples.found[:, 256:-256], target, steps, torch.ones_like(steps))
-    found, before = (waveform_losses(draft.mel, inner, v) for v in (corrected, examples.found[:, 432:-432]))
+        corrected = net(examples.rendered[:, 256:-256], target, steps, torch.ones_like(steps))
+    found, before = (waveform_losses(draft.mel, inner, v) for v in (corrected, examples.rendered[:, 432:-432]))
     assert found["disturbance"] < 0.97 * before["disturbance"]
 
 
@@ -297,7 +297,7 @@ def test_denoiser_learns(run: Run, job: Job, tmp_path: Path) -> None:
     for parameter in trained.output.parameters():
         torch.nn.init.zeros_(parameter)
     assert learned < 0.98 * error()
-    assert 0 < found["of_gaussian_alone"] < 1.2
+    assert 0 < found["of_gaussian_without_base"] < 1.2
     codec = Codec.from_pretrained(tmp_path / "m")
     wave = clip("speech")
     assert codec.decode(codec.encode(wave, 16000, layers="ddcm", bitrate=1)).shape == (1, len(wave))

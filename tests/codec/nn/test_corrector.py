@@ -75,7 +75,7 @@ def test_chunks_of_griffin_lim_and_corrector(size: int) -> None:
 
 
 def test_mel_bands_are_as_asked_for() -> None:
-    """Whatever a network makes of it, a waveform goes back to the levels that the file says."""
+    """Whatever the network does, the spectrum is projected back onto the decoded mel bands."""
     wave = torch.from_numpy(clip("speech")[:64000])[None]
     magnitudes, scale, step = sides(wave[0])
     noisy = wave + 0.01 * torch.randn(wave.shape, generator=torch.Generator().manual_seed(0))

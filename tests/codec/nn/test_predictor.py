@@ -73,10 +73,10 @@ def test_only_vectors_before_count(codec: Codec, music: np.ndarray) -> None:
     predictor = codec.model.codebook.predictor
     assert predictor is not None
     latents, step = torch.from_numpy(music.T.copy())[None], torch.tensor([1.5])
-    expected = predictor.expect(latents, step)
+    expected = predictor.predict(latents, step)
     latents[:, 7:] = 100
-    assert torch.equal(predictor.expect(latents, step)[:, :8], expected[:, :8])
-    walk = predictor.walk(1.5)
+    assert torch.equal(predictor.predict(latents, step)[:, :8], expected[:, :8])
+    walk = predictor.predictions(1.5)
     one_by_one = [next(walk), *(walk.send(vector) for vector in music.T[:20])]
     assert np.abs(np.stack(one_by_one[:20]) - expected[0, :20].numpy()).max() < 1e-3
 
@@ -105,14 +105,14 @@ def test_it_learns_what_repeats(tmp_path: Path) -> None:
         for _ in range(39):
             x.append(0.9 * x[-1][::-1] + random.normal(size=8))
         clips.append(np.stack(x, 1).astype(np.float32))
-    gains = np.full((48, 8), 0.5, np.float32)
+    step_scales = np.full((48, 8), 0.5, np.float32)
     predictor = Predictor(8)
     scale_predictor(predictor, clips[:30])
     log = TrainingLog(tmp_path, lambda line: None)
     trainer = Trainer(tmp_path, 150, log, batch_size=32, learning_rate=1.5e-3, held_out=True)
-    train(predictor, {False: Sequences(clips[:30], 0), True: Sequences(clips[30:], 0)}, gains, trainer)
+    train(predictor, {False: Sequences(clips[:30], 0), True: Sequences(clips[30:], 0)}, step_scales, trainer)
     assert trainer.held_out_losses["bits"] > 0
-    left = np.concatenate([r[:, 2:] for r in residuals(predictor, clips[30:], gains[40], 40)], 1)
+    left = np.concatenate([r[:, 2:] for r in residuals(predictor, clips[30:], step_scales[40], 40)], 1)
     assert left.std() < 0.75 * np.concatenate(clips[30:], 1).std()  # .44 is the noise
 
 
@@ -120,9 +120,9 @@ def test_decoded_is_what_the_codebook_does(codec: Codec, music: np.ndarray) -> N
     """The stand-in for quantising in training leaves about as much error."""
     codebook, level = codec.model.codebook, 24
     step = torch.tensor([float(step_size(level))])
-    grid = step[:, None] * torch.from_numpy(codebook.gains[level])
+    grid = step[:, None] * torch.from_numpy(codebook.step_scales[level])
     stand_in = quantize_in_loop(codebook.predictor, torch.from_numpy(music.T.copy())[None], step, grid)[0].numpy().T
-    error, real = (np.square(z - music).mean() for z in (stand_in, codebook.decoded(music, level)))
+    error, real = (np.square(z - music).mean() for z in (stand_in, codebook.quantize(music, level).latents))
     assert 0.8 < error / real < 1.25
 
 

@@ -95,7 +95,7 @@ def test_it_learns_while_it_codes() -> None:
 def test_the_whole_range_of_rates() -> None:
     z = latents()
     sizes = [len(CODEBOOK.pack([CODEBOOK.quantize(z, q)[:2]], q)) * 8 / 10.24 / 1000 for q in (6, 16, 26, 36)]
-    errors = [np.square(CODEBOOK.decoded(z, q) - z).mean() for q in (6, 16, 26, 36)]
+    errors = [np.square(CODEBOOK.quantize(z, q).latents - z).mean() for q in (6, 16, 26, 36)]
     assert sizes[0] < 0.3 < 6 < sizes[-1]
     assert sizes == sorted(sizes)
     assert errors == sorted(errors, reverse=True)

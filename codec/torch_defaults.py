@@ -1,4 +1,4 @@
-"""The codec as a good neighbour: it computes alike whatever state of torch the program around it is in."""
+"""Torch's defaults while the codec runs, whatever dtype, device or autocast the program around it has set."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class _Float32(TorchFunctionMode):
-    """What would have another default dtype is float32. Of this thread alone, as torch's own default is not."""
+    """Makes new tensors float32, in this thread alone; torch's default dtype is global."""
 
     MAKERS = frozenset(
         (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.linspace, torch.arange,
@@ -32,8 +32,8 @@ class _Float32(TorchFunctionMode):
 
 
 @contextlib.contextmanager
-def own_context() -> Iterator[None]:
-    """Without autocast, and with float32 and the CPU as defaults. Costs nothing where that is so already."""
+def torch_defaults() -> Iterator[None]:
+    """A context without autocast, with float32 and the CPU as defaults. Costs nothing where they are set already."""
     with contextlib.ExitStack() as stack:
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
@@ -45,25 +45,25 @@ def own_context() -> Iterator[None]:
         yield
 
 
-def in_own_context(function: Callable[P, R]) -> Callable[P, R]:
-    """A function, or method, that runs in `own_context`."""
+def with_torch_defaults(function: Callable[P, R]) -> Callable[P, R]:
+    """A function, or method, that runs in `torch_defaults`."""
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        with own_context():
+        with torch_defaults():
             return function(*args, **kwargs)
 
     return wrapped
 
 
-def each_in_own_context(function: Callable[P, Iterator[T]]) -> Callable[P, Generator[T]]:
-    """The same of a generator: its caller's context is back whenever it has yielded."""
+def generator_with_torch_defaults(function: Callable[P, Iterator[T]]) -> Callable[P, Generator[T]]:
+    """The same for a generator; between its values, the caller's defaults hold."""
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> Generator[T]:
         values = function(*args, **kwargs)
         while True:
-            with own_context():
+            with torch_defaults():
                 try:
                     value = next(values)
                 except StopIteration:
