@@ -156,7 +156,7 @@ class Codec:
         comments = [*self.model.tags(), *prompts, *without_reserved_tags(comments)]
         encoder = Encoder(self._prompted(prompt, comments))
         reader = source if isinstance(source, AudioReader) else AudioReader(source, sample_rate)
-        setting = Setting.choose(reader.sample_rate, reader.channels, high_band, stereo, bitrate, level)
+        setting = self._setting(reader.sample_rate, reader.channels, high_band, stereo, bitrate, level)
         parametric = ParametricEncoder(reader.sample_rate, reader.channels, setting)
         packets, parameters = self._spool(reader, parametric, progress)
         seconds = reader.samples / reader.sample_rate
@@ -214,7 +214,7 @@ class Codec:
         """
         level = check_rate(self.model, bitrate, quality)
         extra = b"".join(map(container.pack_comment, (*self.model.tags(), *without_reserved_tags(comments))))
-        setting = Setting.choose(sample_rate, channels, high_band, stereo, bitrate, level)
+        setting = self._setting(sample_rate, channels, high_band, stereo, bitrate, level)
         return LiveEncoder(self._analyzer, sample_rate, channels, None if bitrate else level, bitrate, setting, extra)
 
     @in_own_context
@@ -418,6 +418,9 @@ class Codec:
         if prompt is not None:
             self.model.with_prompt([], prompt, 0)  # refuses where there is no text
         return self.model.with_prompt(comments, None, 0)
+
+    def _setting(self, *options: Any) -> Setting:
+        return Setting.choose(*options, packet_seconds=self._packet_hops / container.HOPS_PER_SECOND)
 
     def _spool(
         self, reader: AudioReader, parametric: ParametricEncoder, progress: Progress
