@@ -419,8 +419,11 @@ class Codec:
             self.model.with_prompt([], prompt, 0)  # refuses where there is no text
         return self.model.with_prompt(comments, None, 0)
 
-    def _setting(self, *options: Any) -> Setting:
-        return Setting.choose(*options, packet_seconds=self._packet_hops / container.HOPS_PER_SECOND)
+    def _setting(
+        self, sample_rate: int, channels: int, high_band: bool, stereo: str, bitrate: float | None, level: int
+    ) -> Setting:
+        seconds = self._packet_hops / container.HOPS_PER_SECOND
+        return Setting.choose(sample_rate, channels, high_band, stereo, bitrate, level, seconds)
 
     def _spool(
         self, reader: AudioReader, parametric: ParametricEncoder, progress: Progress
