@@ -148,10 +148,8 @@ class Codec:
         comments = [*self.model.tags(), *prompts, *without_reserved_tags(comments)]
         encoder = Encoder(self.model.with_prompt([], prompt, 0).with_prompt(comments, None, 0))
         reader = source if isinstance(source, AudioReader) else AudioReader(source, sample_rate)
-        setting = ParametricSettings.choose(
-            reader.sample_rate, reader.channels, high_band, stereo, bitrate, settings.level
-        )
-        parametric = ParametricEncoder(reader.sample_rate, reader.channels, setting)
+        choice = self._parametric_settings(reader.sample_rate, reader.channels, high_band, stereo, settings)
+        parametric = ParametricEncoder(reader.sample_rate, reader.channels, choice)
         packets = self._analyzer.spool(reader, parametric, progress)
         return encode_file(encoder, reader, packets, parametric.channels, self.packet_hops, settings, comments, index)
 
@@ -185,7 +183,7 @@ class Codec:
         """
         settings = EncodeSettings.check(self.model, bitrate, quality)
         extra = b"".join(map(container.pack_comment, (*self.model.tags(), *without_reserved_tags(comments))))
-        choice = ParametricSettings.choose(sample_rate, channels, high_band, stereo, bitrate, settings.level)
+        choice = self._parametric_settings(sample_rate, channels, high_band, stereo, settings)
         return LiveEncoder(self._analyzer, sample_rate, channels, settings, choice, extra)
 
     @with_torch_defaults
@@ -367,6 +365,13 @@ class Codec:
         from .generation import synthesize
 
         return synthesize(self.model, prompt, negative, seconds, steps, seed, guidance, scheduler)
+
+    def _parametric_settings(
+        self, sample_rate: int, channels: int, high_band: bool, stereo: str, settings: EncodeSettings
+    ) -> ParametricSettings:
+        seconds = self.packet_hops / container.HOPS_PER_SECOND
+        rate = settings.bitrate, settings.level
+        return ParametricSettings.choose(sample_rate, channels, high_band, stereo, *rate, seconds)
 
 
 def read_bytes(source: Any) -> bytes:

@@ -26,7 +26,7 @@ DECORRELATED = 7  # steps of coherence from 1 down to 0
 PHASES = 8
 # What the first vector of a record is relative to: noise, and the levels' DCT; level differences, coherences, phases.
 FIRST_HIGH_BAND = (3, -70, 9, 0, 0, 0, 0, 0, 0)
-FIRST_STEREO = (0,) * STEREO_BANDS + (2,) * STEREO_BANDS + (0,) * STEREO_BANDS
+FIRST_STEREO = (0,) * (3 * STEREO_BANDS)
 
 
 @dataclass(frozen=True)

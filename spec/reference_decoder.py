@@ -35,7 +35,7 @@ PREDICTOR = "codec/predictor.json", "codec/predictor.safetensors"
 CONDITION = "codec/condition.safetensors"
 QUALITIES, OVERLAP = 48, 64  # of AudioLDM 2 checkpoints; hops that a packet shares with the next one
 DURATIONS = 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64  # of segments, section 14
-FIRST = {HIGH_BAND: [3, -70, 9] + [0] * 6, STEREO: [0] * 14 + [2] * 14 + [0] * 14}
+FIRST = {HIGH_BAND: [3, -70, 9] + [0] * 6, STEREO: [0] * 42}
 START = 1400, 1527, 1665, 1816, 1980, 2159, 2355, 2568
 ONE, WORD, STATE = 1 << 24, 1 << 32, (1 << 64) - 1
 NORMALS = [round(32 * NormalDist().inv_cdf((byte + 0.5) / 256)) for byte in range(128, 256)]
@@ -521,8 +521,8 @@ class Reader:
             return
         if len(body) < 2 or packet.coded != 1 or packet.gains[1:] != (COPY,):
             raise Damaged("stereo of what is not one channel and its copy")
-        packet.balance = int.from_bytes(body[1:2], "little", signed=True)
         [packet.stereo] = read_tracks(body[2:], kind, 1, packet.hops)
+        packet.balance = int.from_bytes(body[1:2], "little", signed=True)
 
     def behind_the_end(self, number: int) -> bool:
         """Whether a packet begins at or after the end that the header gives."""

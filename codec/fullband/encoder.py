@@ -22,9 +22,10 @@ PARAMETRIC_BELOW = 6.0  # kbit/s of two channels, below which "auto" is parametr
 MAX_CHANNELS = 2  # of sounds that get a high band
 DOWNMIX_SECONDS = 0.06  # that the mid channel is late
 TRADE = 4.0  # squared quantiser steps that a bit is worth at 1 kbit/s; in inverse proportion to the rate
-TRADES = 0.5, 16.0
-SHARE = 0.15  # of the rate that a kind of record may take, at most
-GIVE_UP = 200.0  # trade at which it is left out
+TRADES = 0.5, 12.0
+SHARE = 0.2  # of the rate that a kind of record is held to, as far as there is something to save
+MAX_TRADE = 12.0
+LEAST_BYTES = 60  # of a packet at its rate, with less of which there are no parameters
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,14 @@ class ParametricSettings:
 
     @classmethod
     def choose(
-        cls, sample_rate: int, channels: int, high_band: bool, stereo: str, bitrate: float | None, level: int | None
+        cls,
+        sample_rate: int,
+        channels: int,
+        high_band: bool,
+        stereo: str,
+        bitrate: float | None,
+        level: int | None,
+        packet_seconds: float,
     ) -> ParametricSettings:
         """For a sound and what a caller asks for, a bitrate or a level.
 
@@ -55,11 +63,12 @@ class ParametricSettings:
         if stereo not in STEREO_MODES:
             raise ValueError(f"no stereo mode {stereo}; there are {', '.join(STEREO_MODES)}")
         rate = bitrate or 6.0 * 2 ** (((level or 0) - 44) / 6.4)  # about what a level takes
+        enough = bitrate is None or bitrate * 125 * packet_seconds >= LEAST_BYTES
         if channels != 2:
             stereo = "discrete"
         elif stereo == "auto":
-            stereo = "parametric" if rate < PARAMETRIC_BELOW else "discrete"
-        has_high_band = high_band and sample_rate > CORE_RATE and channels <= MAX_CHANNELS
+            stereo = "parametric" if rate < PARAMETRIC_BELOW and enough else "discrete"
+        has_high_band = high_band and sample_rate > CORE_RATE and channels <= MAX_CHANNELS and enough
         return cls(has_high_band, stereo, rate, bitrate is not None)
 
     @property
@@ -199,13 +208,10 @@ class ParametricEncoder:
         return self._fit(pack, hops)
 
     def _fit(self, pack: Callable[[float], bytes], hops: int) -> bytes:
-        """A body that takes no more than its share of the rate; none, if there is none."""
+        """A body that takes its share of the rate, or as little more as can be."""
         rate = self._setting.rate
         trade = min(max(TRADE / rate, TRADES[0]), TRADES[1])
         most = SHARE * rate * 125 * hops / 100 if self._setting.limited else np.inf
-        while trade < GIVE_UP:
-            body = pack(trade)
-            if len(body) + 6 <= most:
-                return body
-            trade *= 2
-        return b""
+        while len(body := pack(trade)) > most and trade < MAX_TRADE:
+            trade *= 1.5
+        return body

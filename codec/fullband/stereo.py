@@ -80,6 +80,8 @@ def fit_stereo(hops: Products, trade: float) -> Stereo | None:
     weights = np.clip(1 + (louder - loudest) / DYNAMICS, 0, 1)
     whole = _difference(units.left.sum(), units.right.sum())
     balance = int(np.clip(np.rint(whole / BALANCE_STEP), -128, 127))
+    if (uniform := _uniform(units, weights, balance)) is not None:
+        return Stereo(balance, _held(uniform, len(starts)))
     features = np.concatenate(
         [_level_steps(units, balance), _coherence_steps(units, phase_factor(units)), *_phase_features(units)], 1
     )
@@ -106,6 +108,25 @@ def fit_stereo(hops: Products, trade: float) -> Stereo | None:
         values.append(np.concatenate([level, coherence, phase]))
     track = Track(durations, np.array(values))
     return Stereo(balance, track)
+
+
+def _uniform(units: Products, weights: np.ndarray, balance: int) -> np.ndarray | None:
+    """Values that all audible bands of a packet have all the time, as those of scaled and inverted copies do."""
+    whole = Products(*(part.sum(0) for part in units))
+    phase = np.rint(np.angle(phase_factor(whole)) * PHASES / (2 * np.pi)) % PHASES
+    coherence = _coherence_steps(whole, np.exp(2j * np.pi * phase / PHASES))
+    values = np.rint([_level_steps(whole, balance), coherence, phase])[:, weights.max(0) > 0].astype(np.int64)
+    if not values.shape[1] or (values != values[:, :1]).any() or values[1, 0]:
+        return None
+    return np.repeat(values[:, 0], STEREO_BANDS)
+
+
+def _held(values: np.ndarray, units: int) -> Track:
+    """A track of one vector."""
+    longest = len(DURATIONS) - 1
+    durations = np.full(-(-units // DURATIONS[-1]), longest)
+    durations[-1] = np.searchsorted(DURATIONS, units - (len(durations) - 1) * DURATIONS[-1])
+    return Track(durations, np.repeat(values[None], len(durations), 0))
 
 
 def _difference(left: np.ndarray, right: np.ndarray) -> np.ndarray:

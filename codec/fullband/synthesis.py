@@ -43,7 +43,7 @@ WHITENED = 19  # bins, whose level is made even
 RADIUS = 8  # frames on either side, over which it is
 NOISE_FRAMES = 1024  # after which the noise repeats
 NOISE_STREAM = 3  # of the generator of noise
-MAX_SHAPE = 4.0  # of the temporal envelope above its mean
+SHAPING = 0.5  # of the source's temporal envelope that noise gets, in decibels
 SILENT = 1e-12  # power of the source, per bin, below which it says nothing
 GROUPS = np.array([0, 2, 4, 6, 8, 10, 13, 16, 20, 25, 30, 37, 44, 54, 64, 80, 96, 112, 128, 144, 161])  # bins
 DELAYS = 3, 5, 2, 4, 6  # frames, of the groups in turn
@@ -85,7 +85,7 @@ def extend(core: np.ndarray, levels: np.ndarray, noise: np.ndarray, time: np.nda
     own = slice(RADIUS, len(core) - RADIUS)
     whitened = source[own] / np.sqrt(np.repeat(mean, WHITENED, 1) + SILENT)
     heard = mean.mean(1)
-    shape = np.minimum(np.sqrt((energy[own].mean(1) + SILENT) / (heard + SILENT)), MAX_SHAPE)
+    shape = ((energy[own].mean(1) + SILENT) / (heard + SILENT)) ** (SHAPING / 2)
     share = np.where(heard > SILENT, noise, 1.0)[:, None]
     made = (np.sqrt(share) * shape[:, None]) * noise_frames()[time % NOISE_FRAMES]
     made += np.sqrt(1 - share) * np.tile(whitened, 4)[:, : made.shape[1]]
