@@ -127,7 +127,7 @@ class ParametricDecoder:
         self._context = Context(self.BEFORE, RADIUS + FOLLOWED)
         self._frame, self._time = 0, start * FRAMES_PER_HOP
         self._levels, self._noise = np.zeros((channels, 0, HIGH_BANDS)), np.zeros((channels, 0))
-        self._mixing = np.repeat(NEUTRAL[None], GLIDE, 0)  # of frames, from GLIDE before the next one on
+        self._mixing = NEUTRAL[None, :0]  # of frames, from GLIDE before the next one on
         self._doubled = np.zeros(0, bool)
 
     def add(
@@ -142,12 +142,14 @@ class ParametricDecoder:
                     levels[c], noise[c] = levels[c - 1], noise[c - 1]
                 elif gain not in SPECIAL:
                     levels[c], noise[c] = levels_of(next(tracks), hops)
-        if packet is None:
-            mixing = np.repeat(self._mixing[-1:], hops, 0)  # as it was
+        if packet is None or not packet.coded:  # missing, or silent but for the end of what was before
+            mixing = np.repeat(self._mixing[-1:] if self._mixing.size else NEUTRAL[None], hops, 0)
             doubled = np.full(hops, self._doubled[-1] if len(self._doubled) else False)
         else:
             mixing = np.repeat(NEUTRAL[None], hops, 0) if stereo is None else mixing_of(stereo, hops)
             doubled = np.full(hops, packet.doubled)
+        if not self._mixing.size:
+            self._mixing = np.repeat(mixing[part.start : part.start + 1], GLIDE, 0)
         frames = functools.partial(np.repeat, repeats=FRAMES_PER_HOP)
         self._levels = np.concatenate([self._levels, frames(levels[:, part], axis=1)], 1)
         self._noise = np.concatenate([self._noise, frames(noise[:, part], axis=1)], 1)
