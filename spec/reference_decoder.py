@@ -521,8 +521,8 @@ class Reader:
             return
         if len(body) < 2 or packet.coded != 1 or packet.gains[1:] != (COPY,):
             raise Damaged("stereo of what is not one channel and its copy")
-        packet.balance = int.from_bytes(body[1:2], "little", signed=True)
         [packet.stereo] = read_tracks(body[2:], kind, 1, packet.hops)
+        packet.balance = int.from_bytes(body[1:2], "little", signed=True)
 
     def behind_the_end(self, number: int) -> bool:
         """Whether a packet begins at or after the end that the header gives."""
