@@ -166,6 +166,8 @@ def damaged_full_band() -> Iterator[tuple[str, bytes]]:
     lost = pack_record(c.HIGH_BAND, b"\1" + b"\xff" * 40)
     yield "high-band-that-does-not-decode", head + b"".join([*parts[:3], lost, *parts[4:]])
     yield "stereo-too-short", head + b"".join([*parts[:4], pack_record(c.STEREO, b"\1"), *parts[5:]])
+    lost = pack_record(c.STEREO, b"\1\x0d" + b"\xff" * 40)  # a balance, and a track that is none
+    yield "stereo-that-does-not-decode", head + b"".join([*parts[:4], lost, *parts[5:]])
     single = codec.encode(both[0], 16000, quality=10)
     plain = [single[r.offset : r.offset + r.size] for r in records(single)]
     newer = dataclasses.replace(Header.parse(single), version=c.PARAMETRIC_VERSION)
