@@ -63,7 +63,7 @@ arecord -f S16_LE -r 16000 | aldm encode - live.aldm --low-latency
 @click.option(
     "--stereo", type=click.Choice(["auto", "parametric", "discrete", "mono"]), default="auto", show_default=True,
     help="Two channels. parametric: one coded channel and the stereo image as parameters; discrete: two coded "
-    "channels; mono: mixed to one; auto: parametric below 6 kbit/s.",
+    "channels; mono: mixed to one; auto: parametric below 12 kbit/s.",
 )  # fmt: skip
 @click.option("--no-high-band", is_flag=True, help="Leave out what is above 8 kHz, instead of describing it.")
 @click.option("--packet", type=click.FloatRange(0.16, 10.24), metavar="S", help="Packet length.  [default: 10.24 s]")

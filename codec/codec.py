@@ -136,7 +136,7 @@ class Codec:
             index: append the offsets of the packets. Without them, readers follow the lengths of records.
             high_band: describe what is above 8 kHz, where there is something, by about 0.1 kbit/s.
             stereo: of two channels. "parametric": code one, and describe the stereo image by about 0.1 kbit/s;
-                "discrete": code both; "mono": mix them to one; "auto": parametric below 6 kbit/s.
+                "discrete": code both; "mono": mix them to one; "auto": parametric below 12 kbit/s.
             progress: called with the seconds of audio that are analysed.
 
         Raises:

@@ -17,6 +17,7 @@ MAGIC = b"\x89ALD"
 MAJOR = 1
 VERSION = MAJOR, 0
 PARAMETRIC_VERSION = 1, 1  # of files that may have high band and stereo records
+MAX_PARAMETRIC_CHANNELS = 2
 HEADER = struct.Struct("<4sBBBB3sH5s4s")  # and a CRC-16
 HEADER_SIZE = HEADER.size + 2
 HOPS_PER_SECOND = 100  # packet durations count hops of 10 ms
@@ -62,8 +63,8 @@ class Header:
 
     @property
     def parametric(self) -> bool:
-        """High band and stereo records may stand before packets."""
-        return self.version >= PARAMETRIC_VERSION
+        """High band and stereo records may stand before packets: version 1.1, and one or two channels."""
+        return self.version >= PARAMETRIC_VERSION and self.channels <= MAX_PARAMETRIC_CHANNELS
 
     @property
     def hops(self) -> int | None:

@@ -474,7 +474,7 @@ class Reader:
             self.take_packet(record)
         elif record.kind == LAYER:
             self.take_layer(record)
-        elif record.kind in FIRST and file.version != "1.0":
+        elif record.kind in FIRST and file.version != "1.0" and file.channels <= 2:
             self.parameters.setdefault((record.kind, body[:1]), body)
         elif record.kind == COMMENT:
             file.comments.append(body.decode(errors="replace"))

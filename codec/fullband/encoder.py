@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...format.container import HIGH_BAND, PARAMETRIC_VERSION, STEREO, VERSION, Packet, pack_record
+from ...format.container import (
+    HIGH_BAND,
+    MAX_PARAMETRIC_CHANNELS,
+    PARAMETRIC_VERSION,
+    STEREO,
+    VERSION,
+    Packet,
+    pack_record,
+)
 from ...format.parameters import STEREO_BANDS, HighBand
 from ..audio.reader import AudioReader
 from ..audio.resampling import Resampler
@@ -18,8 +26,7 @@ from .spectra import Analysis as SpectralAnalysis
 from .stereo import Products, fit_stereo, products
 
 STEREO_MODES = ("auto", "parametric", "discrete", "mono")
-PARAMETRIC_BELOW = 6.0  # kbit/s of two channels, below which "auto" is parametric
-MAX_CHANNELS = 2  # of sounds that get a high band
+PARAMETRIC_BELOW = 12.0  # kbit/s of two channels, below which "auto" is parametric
 DOWNMIX_SECONDS = 0.06  # that the mid channel is late
 TRADE = 4.0  # squared quantiser steps that a bit is worth at 1 kbit/s; in inverse proportion to the rate
 TRADES = 0.5, 12.0
@@ -68,7 +75,7 @@ class ParametricSettings:
             stereo = "discrete"
         elif stereo == "auto":
             stereo = "parametric" if rate < PARAMETRIC_BELOW and enough else "discrete"
-        has_high_band = high_band and sample_rate > CORE_RATE and channels <= MAX_CHANNELS and enough
+        has_high_band = high_band and sample_rate > CORE_RATE and channels <= MAX_PARAMETRIC_CHANNELS and enough
         return cls(has_high_band, stereo, rate, bitrate is not None)
 
     @property

@@ -87,8 +87,13 @@ def test_a_lost_packet_takes_its_records_along() -> None:
     assert any("another packet" in line for line in stream.damage)
 
 
-def test_version_1_0_does_not_know_them() -> None:
-    data = Header(44100, 2, None, 0, 64, b"1234").pack() + marked(HIGH_BAND, 0) + packet(0)
-    stream = read_stream(data)
-    assert not stream.parameters
-    assert not stream.damage
+def test_version_1_0_and_more_than_two_channels_do_not_know_them() -> None:
+    three = pack_record(PACKET, Packet(64, (0, GAIN_COPY, GAIN_COPY), b"").pack(), 0)
+    for header, own in (
+        (Header(44100, 2, None, 0, 64, b"1234"), packet(0)),
+        (Header(44100, 3, None, 0, 64, b"1234", version=PARAMETRIC_VERSION), three),
+    ):
+        stream = read_stream(header.pack() + marked(HIGH_BAND, 0) + own)
+        assert list(stream.packets) == [0]
+        assert not stream.parameters
+        assert not stream.damage
