@@ -135,6 +135,7 @@ def test_nothing_is_missing_and_nothing_was_changed() -> None:
         assert sha256(file.read_bytes()).hexdigest() == EXPECTED[name]["sha256"], f"{name} is not what it was"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", names("valid"))
 def test_valid(name: str) -> None:
     found = facts(read(name))

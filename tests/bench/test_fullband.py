@@ -154,6 +154,7 @@ def stereo_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_bench_of_a_stereo_clip(stereo_clip: Path, tmp_path: Path) -> None:
     """Copying is perfect, Opus keeps rate, channels and treble, aldm the channels."""
     codecs = ["--codec", "aldm@3", "--codec", "opus@64", "--command", "copy", "cp {in} {bits}", "cp {bits} {out}"]

@@ -50,6 +50,7 @@ def test_packages_are_installed() -> None:
     assert not absent(SPEECH.modules)
 
 
+@pytest.mark.slow
 def test_networks_say_what_their_packages_say(scores: dict) -> None:
     for name, values in PUBLISHED.items():
         found = scores["clean"][name], scores["noisy"][name]
@@ -200,6 +201,7 @@ importlib.util.find_spec = lambda name, *rest: None if name == "speechmos" else 
 """
 
 
+@pytest.mark.slow
 def test_short_clips_missing_packages_and_what_is_added_later(tmp_path: Path) -> None:
     clips, out = tmp_path / "clips", tmp_path / "out"
     clips.mkdir()

@@ -523,6 +523,7 @@ def test_spectrograms_show_the_band(page: Page) -> None:
     assert "3.25" in page.all("#cards dl")[2].text  # its score
 
 
+@pytest.mark.slow
 def test_blind_session_exports_what_was_entered(page: Page) -> None:
     page.start_blind()
     names = [*CLIPS, "aldm", "opus", "codec2", "anchor", "@1.5", "visqol", "ViSQOL", "speech"]

@@ -82,6 +82,7 @@ def rows(out: Path) -> dict[tuple[str, str, str], dict]:
     return {(row["codec"], row["setting"], row["clip"]): row for row in found}
 
 
+@pytest.mark.slow
 def test_sizes_are_those_of_files(results: Path, clips: Path, tmp_path: Path) -> None:
     for bitrate in ("1.5", "3"):
         assert aldm("encode", clips / "speech_a.wav", tmp_path / bitrate, "--bitrate", bitrate).returncode == 0
@@ -151,6 +152,7 @@ def test_failures_are_rows(results: Path) -> None:
         assert (results / name).stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on(results: Path, clips: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(results, out)
@@ -165,6 +167,7 @@ def test_a_stopped_run_goes_on(results: Path, clips: Path, tmp_path: Path) -> No
     assert len(again["rows"]) == 9
 
 
+@pytest.mark.slow
 def test_what_cannot_be_measured(clips: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     cases = {
@@ -216,6 +219,7 @@ def test_missing_packages_are_named_first(clips: Path, tmp_path: Path, monkeypat
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.slow
 def test_analyze(clips: Path, tmp_path: Path) -> None:
     result = aldm("analyze", clips / "speech_a.wav", "--out", tmp_path / "a", "--bitrate", "1.5,6")
     assert result.returncode == 0, result.stderr

@@ -37,6 +37,7 @@ def summary(out: Path) -> dict[str, object]:
     return json.loads((out / "summary.json").read_text())  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 def test_a_tree_is_mirrored_and_done_once(library: Path, tmp_path: Path, codec: Codec) -> None:
     out = tmp_path / "out"
     result = aldm("batch", library, "--out", out, "--bitrate", 1, "--jobs", 2)
@@ -65,6 +66,7 @@ def test_a_tree_is_mirrored_and_done_once(library: Path, tmp_path: Path, codec: 
     assert summary(out)["coded"] == 5
 
 
+@pytest.mark.slow
 def test_manifest_patterns_and_what_is_in_the_way(library: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     (library / "list.txt").write_text("talk/deep/b.flac\n\ntalk/nowhere.wav\n")
@@ -91,6 +93,7 @@ def test_nothing_to_do(tmp_path: Path) -> None:
     assert aldm("batch", "--out", tmp_path / "out").returncode == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_run_goes_on(tmp_path: Path, how: signal.Signals) -> None:
     library, out = tmp_path / "library", tmp_path / "out"

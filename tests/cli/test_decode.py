@@ -24,6 +24,7 @@ def loud(tmp_path_factory: pytest.TempPathFactory, codec: Codec) -> tuple[Path, 
     return path, sound
 
 
+@pytest.mark.slow
 def test_sound_beyond_full_scale(loud: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     path, sound = loud
     result = aldm("decode", path, tmp_path / "limited.wav")
@@ -46,6 +47,7 @@ def test_sound_beyond_full_scale(loud: tuple[Path, np.ndarray], tmp_path: Path) 
     np.testing.assert_array_equal(piped, limited)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "subtype"),
     [
@@ -68,6 +70,7 @@ def test_sample_formats(
         np.testing.assert_array_equal(sf.read(io.BytesIO(piped))[0], sf.read(tmp_path / name)[0])
 
 
+@pytest.mark.slow
 def test_formats_that_hold_no_such_samples(loud: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     for name, option in (("x.flac", "--float"), ("x.mp3", "--float")):
         result = aldm("decode", loud[0], tmp_path / name, option)
@@ -76,6 +79,7 @@ def test_formats_that_hold_no_such_samples(loud: tuple[Path, np.ndarray], tmp_pa
         assert not (tmp_path / name).exists()
 
 
+@pytest.mark.slow
 def test_play(loud: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     result = aldm("play", loud[0], "--player", f"tee {tmp_path}/heard.wav", "--start", 1, "--duration", 0.5)
     assert result.returncode == 0
@@ -93,6 +97,7 @@ def test_play(loud: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     assert b"--player" in result.stderr
 
 
+@pytest.mark.slow
 def test_convert_is_encode_and_decode(tmp_path: Path) -> None:
     source = DATA / "speech.flac"
     assert aldm("encode", source, tmp_path / "x.aldm", "-b", 0.75).returncode == 0

@@ -48,6 +48,7 @@ def refused_usage(result: subprocess.CompletedProcess[bytes], *words: str) -> No
         assert word in result.stderr.decode()
 
 
+@pytest.mark.slow
 def test_encode_info_decode(encoded: Path, tmp_path: Path) -> None:
     facts = json.loads(aldm("info", encoded, "--json").stdout)
     assert (facts["channels"], facts["sample_rate"], facts["samples"]) == (1, 16000, sf.info(SPEECH).frames)
@@ -62,6 +63,7 @@ def test_encode_info_decode(encoded: Path, tmp_path: Path) -> None:
     assert sf.info(tmp_path / "out.wav").frames == sf.info(SPEECH).frames
 
 
+@pytest.mark.slow
 def test_original_rate_and_other_containers(tmp_path: Path) -> None:
     wave = np.random.default_rng(0).normal(0, 0.1, (30001, 2))
     sf.write(tmp_path / "in.wav", wave, 44100)
@@ -72,6 +74,7 @@ def test_original_rate_and_other_containers(tmp_path: Path) -> None:
     refused_usage(aldm("decode", tmp_path / "x.aldm", tmp_path / "out.txt"), ".txt", ".wav", "ffmpeg")
 
 
+@pytest.mark.slow
 def test_pipes(encoded: Path) -> None:
     data = aldm("encode", "-", "-", "-b", 1.5, "--packet", 2.08, stdin=SPEECH.read_bytes()).stdout
     assert data == encoded.read_bytes()
@@ -80,6 +83,7 @@ def test_pipes(encoded: Path) -> None:
     assert aldm("info", "-", stdin=data).returncode == 0
 
 
+@pytest.mark.slow
 def test_part(encoded: Path, tmp_path: Path) -> None:
     assert aldm("decode", encoded, tmp_path / "p.wav", "--start", 1, "--duration", 0.5).returncode == 0
     assert sf.info(tmp_path / "p.wav").frames == 8000
@@ -105,6 +109,7 @@ def test_a_link_stays_a_link(encoded: Path, tmp_path: Path) -> None:
     refused(aldm("decode", encoded, tmp_path / "link.wav"), "exists")
 
 
+@pytest.mark.slow
 def test_devices(encoded: Path) -> None:
     assert aldm("decode", encoded, "/dev/null").returncode == 0
     assert aldm("decode", encoded, "/dev/stdout").stdout[:4] == b"RIFF"
@@ -144,6 +149,7 @@ def test_truncated_audio(tmp_path: Path) -> None:
     assert 0 < read_stream((tmp_path / "out.aldm").read_bytes()).samples < sf.info(SPEECH).frames
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [1, 100, 433])
 @pytest.mark.parametrize("value", [0.0, 0.3])
 def test_tiny_and_silent_audio(tmp_path: Path, samples: int, value: float) -> None:
@@ -161,6 +167,7 @@ def test_missing_files_and_folders(tmp_path: Path, encoded: Path) -> None:
     refused(aldm("encode", tmp_path, tmp_path / "x.aldm"), "Is a directory")
 
 
+@pytest.mark.slow
 def test_usage(tmp_path: Path) -> None:
     assert aldm("encode", SPEECH, tmp_path / "x", "-b", 1, "-q", 3).returncode == 2
     refused(aldm("encode", SPEECH, tmp_path / "x", "-q", 1000), "quality 0 to", code=2)
@@ -186,6 +193,7 @@ def test_wrong_model_and_newer_version(encoded: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "x.wav").exists()
 
 
+@pytest.mark.slow
 def test_damage(encoded: Path, tmp_path: Path) -> None:
     data = bytearray(encoded.read_bytes())
     data[-20] ^= 4
@@ -202,6 +210,7 @@ def test_damage(encoded: Path, tmp_path: Path) -> None:
     assert b"damage" in result.stdout
 
 
+@pytest.mark.slow
 def test_every_truncation_and_flip_ends_well(short_packets: Codec) -> None:
     """At every byte, in one process: the library behind the command raises its own errors and nothing else."""
     wave = sf.read(SPEECH, dtype="float32")[0]
@@ -218,6 +227,7 @@ def test_every_truncation_and_flip_ends_well(short_packets: Codec) -> None:
         assert decoder.damage or read_stream(broken).damage  # a part is read no further than it goes
 
 
+@pytest.mark.slow
 def test_full_disk(tmp_path: Path, encoded: Path) -> None:
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -42,6 +42,7 @@ def records(data: bytes) -> list[Record]:
     return [r for r in c.read_records(data) if isinstance(r, Record)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", sorted(embedded_models()))
 @pytest.mark.parametrize("name", DOMAINS)
 def test_real_audio_comes_back(model: str, name: str) -> None:
@@ -98,6 +99,7 @@ def test_framing_is_cheap(codec: Codec, mixture: np.ndarray) -> None:
     assert len(data) - payload < 0.02 * len(data)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     samples=st.integers(1, 120000),
@@ -163,6 +165,7 @@ def test_level_does_not_matter(codec: Codec, gain: float) -> None:
     assert frame_errors(wave, decoded / gain).mean() < 1.05 * frame_errors(wave, reference).mean()
 
 
+@pytest.mark.slow
 def test_packets_join_without_a_seam(short_packets: Codec, mixture: np.ndarray) -> None:
     errors, seams = [], []
     for name in DOMAINS:

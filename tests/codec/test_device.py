@@ -59,6 +59,7 @@ def alike(a: np.ndarray, b: np.ndarray) -> bool:
     return all(frame_errors(x, y).mean() < 0.1 if x.any() else np.abs(y).max() < 1e-6 for x, y in pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [{"quality": 15}, {"bitrate": 3.0}])
 def test_encoding(other: Codec, short_packets: Codec, channels: np.ndarray, rate: dict[str, float]) -> None:
     """Packets in batches are those one by one, but for the rounding of a few values."""
@@ -72,6 +73,7 @@ def test_encoding(other: Codec, short_packets: Codec, channels: np.ndarray, rate
     assert alike(short_packets.decode(here), other.decode(there))
 
 
+@pytest.mark.slow
 def test_decoding(other: Codec, short_packets: Codec, channels: np.ndarray) -> None:
     """The same indices from the same file, and the same sound; equal channels stay equal, and silence silent."""
     data = short_packets.encode(channels, 16000, quality=15)
@@ -84,6 +86,7 @@ def test_decoding(other: Codec, short_packets: Codec, channels: np.ndarray) -> N
     assert np.abs(decoded[2]).max() < 1e-6
 
 
+@pytest.mark.slow
 def test_gaps_parts_and_pipes(other: Codec, short_packets: Codec, channels: np.ndarray) -> None:
     data = bytearray(short_packets.encode(channels, 16000, quality=15))
     first = next(iter(read_records(bytes(data))))
@@ -105,6 +108,7 @@ def test_streaming(other: Codec, short_packets: Codec) -> None:
     assert alike(short_packets.decode(data), short_packets.decode(expected))
 
 
+@pytest.mark.slow
 def test_tokens_and_diffusion(other: Codec, short_packets: Codec) -> None:
     speech = clip("speech")[:40000]
     for codebook in ("scalar", "vq"):
@@ -135,6 +139,7 @@ def test_batches_on_the_cpu(monkeypatch: pytest.MonkeyPatch, short_packets: Code
     assert np.abs(decoded[2]).max() < 1e-6
 
 
+@pytest.mark.slow
 def test_checkpoint(device: str, checkpoint: Path) -> None:
     """AudioLDM 2's networks, and what is around them."""
     speech = clip("speech")[:40000]
@@ -167,6 +172,7 @@ def test_a_device_that_is_not_there(command: str, name: str, tmp_path: Path, str
     assert [path.name for path in tmp_path.iterdir()] == ["in.aldm"]
 
 
+@pytest.mark.slow
 def test_a_gpu_if_there_is_one(tmp_path: Path, codec: Codec) -> None:
     options = ("--out", tmp_path, "--quality", "12", "--device", "auto", "--jobs", "1")
     result = aldm("batch", DATA / "speech.flac", *options)

@@ -252,6 +252,7 @@ def test_a_folder_is_refused_in_one_line_that_names_it(case: str, tmp_path: Path
     assert "\n" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::aldm.codec.errors.AldmWarning")
 @pytest.mark.parametrize("case", CHECKPOINT)
 def test_a_checkpoint_is_refused_in_one_line_that_names_it(case: str, tmp_path: Path) -> None:
@@ -288,6 +289,7 @@ def test_a_folder_of_pipes_does_not_hang(tmp_path: Path) -> None:
             Codec.from_pretrained(folder)
 
 
+@pytest.mark.slow
 def test_the_command_says_it_in_one_line(tmp_path: Path) -> None:
     CASES["a billion blocks"](shutil.copytree(GOLDEN / "model", tmp_path / "stranger"))
     done = aldm("encode", DATA / "speech.flac", tmp_path / "out.aldm", "--model", tmp_path / "stranger")

@@ -58,7 +58,7 @@ def test_few_samples_of_few_channels_are_fine() -> None:
     assert as_samples(np.zeros((2, 1))).shape == (2, 1)
     assert as_samples(np.zeros((5, 16000))).shape == (5, 16000)
     for rate in (None, 0, -1, True):
-        with pytest.raises(AudioError, match="sample rate"):
+        with pytest.raises(AudioError, match=r"sampl(e|ing) rate"):
             AudioReader(SPEECH, rate)
 
 

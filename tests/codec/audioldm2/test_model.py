@@ -166,6 +166,7 @@ def test_hub_cache_comes_first_and_pins_the_revision(
         Codec.from_pretrained("large")
 
 
+@pytest.mark.slow
 def test_decoder_finds_the_checkpoint_of_a_file_or_a_pipe(
     hub_cache: Path, tmp_path: Path, large: Codec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +213,7 @@ def test_embedded_models_refuse_these_options() -> None:
 # front-end and alignment
 
 
+@pytest.mark.slow
 def test_log_mel_is_the_published_recipe(large: Codec, mixture: np.ndarray) -> None:
     """librosa, step by step as AudioLDM-training-finetuning's dataset.py and 16k_64.yaml."""
     wave = mixture[: 160 * (1024 + OVERLAP)].astype(np.float64)  # a packet and what it shares with the next one
@@ -343,6 +345,7 @@ def seams(codec: Codec, wave: np.ndarray) -> np.ndarray:
     return np.array([error[near].mean(), error[inner & ~near].mean(), jump[at].mean(), jump[inner & ~near].mean()])
 
 
+@pytest.mark.slow
 def test_seams_are_no_worse_than_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the weights are: for a single VAE, what sounds at the seams counts as much as that they are seams."""
     wave = np.tile(clip("environment"), 4)[: 160 * 980]
@@ -363,6 +366,7 @@ def test_seams_are_no_worse_than_elsewhere(tmp_path: Path, monkeypatch: pytest.M
     assert without_overlap[2].mean() > 1.2 * without_overlap[3].mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [2.4, 0.32])
 def test_seeking_gives_the_same_sound(checkpoint: Path, mixture: np.ndarray, seconds: float) -> None:
     """Also where what the VAE hears before a packet is in several packets."""
@@ -398,6 +402,7 @@ def test_chunks_of_hifigan_continue_each_other(large: Codec) -> None:
     torch.testing.assert_close(torch.cat([*pieces, vocoder.flush()], 1), whole, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_channels_that_part(checkpoint: Path) -> None:
     """Vocoders of equal channels are one, until they are not."""
     left, right = clip("music")[:96000], clip("music")[:96000].copy()
@@ -430,6 +435,7 @@ def test_live(large: Codec) -> None:
     assert read_stream(data).packets == read_stream(codec.encode(wave, 16000, quality=20)).packets
 
 
+@pytest.mark.slow
 def test_vocoders_obey_level_and_silence(checkpoint: Path) -> None:
     wave = np.concatenate([clip("music")[:32000], np.zeros(128000, np.float32), clip("music")[:32000]])
     for name in AudioLDM2.vocoders:
@@ -476,6 +482,7 @@ def test_match_loudness_and_emphasis(checkpoint: Path) -> None:
 # what is learned for a checkpoint
 
 
+@pytest.mark.slow
 def test_fit_learns_tables_for_a_checkpoint(text_checkpoint: Path, tmp_path: Path, large: Codec) -> None:
     out, work = tmp_path / "fitted", tmp_path / "work"
     model = fit_checkpoint(text_checkpoint, [DATA], out, work, lambda line: None, classes=4, tables=64)

@@ -320,6 +320,7 @@ def run(*words: object) -> Result:
     return CliRunner().invoke(main, [str(word) for word in words])
 
 
+@pytest.mark.slow
 def test_command(text_checkpoint: Path, checkpoint: Path, tmp_path: Path) -> None:
     out, wav = tmp_path / "a.aldm", tmp_path / "a.wav"
     done = run("generate", "a dog", out, "--model", text_checkpoint, "--seconds", 2, "--steps", 4)

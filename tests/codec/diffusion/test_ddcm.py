@@ -72,6 +72,7 @@ def test_level_is_kept(codec: Codec) -> None:
             assert abs(10 * np.log10(ratio)) < 1.0
 
 
+@pytest.mark.slow
 def test_stereo_silence_and_several_packets(short_packets: Codec, mixture: np.ndarray) -> None:
     second = np.roll(mixture, 7000)
     second[:80000] = 0
@@ -121,6 +122,7 @@ def test_generated_file_decodes_to_the_generated_latents(codec: Codec) -> None:
     assert 0.01 < np.abs(sound).max() < 4
 
 
+@pytest.mark.slow
 def test_threads_do_not_matter(tmp_path: Path) -> None:
     """Drift between thread counts stays far below the error that is left."""
     path = tmp_path / "x.aldm"
@@ -147,6 +149,7 @@ def layered(short_packets: Codec, mixture: np.ndarray) -> bytes:
     return short_packets.encode(mixture, 16000, layers="both", quality=12, ddcm=DDCM(codebook=64, steps=8))
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_in_a_layer_damages_its_block(short_packets: Codec, layered: bytes) -> None:
     whole = short_packets.decode(layered)[0]
     records = [r for r in read_records(layered) if not isinstance(r, DamageError)]
@@ -202,6 +205,7 @@ def test_a_layer_on_a_quality_that_has_none_is_left_out(codec: Codec) -> None:
         assert np.array_equal(sound, codec.decode(base))
 
 
+@pytest.mark.slow
 def test_damage_never_raises_anything_else(short_packets: Codec, layered: bytes) -> None:
     rng = np.random.default_rng(5)
     for _ in range(12):
@@ -246,6 +250,7 @@ def test_refusals_when_decoding(codec: Codec) -> None:
         klt.generate(1)
 
 
+@pytest.mark.slow
 def test_commands(tmp_path: Path) -> None:
     a, b, wav = tmp_path / "a.aldm", tmp_path / "b.aldm", tmp_path / "a.wav"
     assert aldm("encode", DATA / "speech.flac", a, "--layers", "both", "--bitrate", 0.8).returncode == 0

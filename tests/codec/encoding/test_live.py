@@ -52,6 +52,7 @@ def test_other_rates_and_stereo(quick: Codec) -> None:
     assert quick.decode(data, original_rate=True, strict=True).shape == wave.shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [0, 10, 1500])
 @pytest.mark.parametrize("bitrate", [0.9, 1.5, 4.0])
 def test_a_stream_stays_under_its_bitrate_all_the_time(quick: Codec, bitrate: float, left: int) -> None:
@@ -108,6 +109,7 @@ def test_decoding_while_it_is_written() -> None:
     assert not decoder.damage
 
 
+@pytest.mark.slow
 def test_filters(tmp_path: Path) -> None:
     """WAV of unknown length in, packets out before the input ends; and back."""
     wave = np.concatenate([clip("speech"), clip("music")])[:96000]
@@ -180,6 +182,7 @@ def test_sample_formats(tmp_path: Path, sample: str, channels: int) -> None:
         np.testing.assert_allclose(found, reference, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_raw(tmp_path: Path) -> None:
     samples = to_bytes(np.stack([clip("speech")[:30000], clip("music")[:30000]]))
     data = aldm("encode", "-", "-", "--raw", "24000:2", stdin=samples).stdout
@@ -281,6 +284,7 @@ def test_an_index_that_lies_misleads_nobody(quick: Codec) -> None:
         np.testing.assert_array_equal(quick.decode(lie, start=900, duration=1), truth)
 
 
+@pytest.mark.slow
 def test_seeking_in_the_command(tmp_path: Path) -> None:
     assert aldm("encode", DATA / "speech.flac", tmp_path / "x.aldm", "--packet", 0.64, "--index").returncode == 0
     assert aldm("decode", tmp_path / "x.aldm", tmp_path / "p.wav", "--start", 2, "--duration", 1).returncode == 0
@@ -296,6 +300,7 @@ def tagged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_tags_travel(tagged: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.aldm"
     assert aldm("encode", tagged, out, "--tag", "GENRE=Hörspiel", "--tag", "X-MINE=1").returncode == 0

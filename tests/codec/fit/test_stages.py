@@ -64,6 +64,7 @@ def options(text: str) -> str:
     return f"[[stages]]\nbatch_size = 4\nframes = 96\n{text}\n"
 
 
+@pytest.mark.slow
 def test_autoencoder_learns(job: Job) -> None:
     sizes = {"autoencoder": dict(latent_channels=32, width=64)}
     draft = Draft(read_recipe("klt", ["front_end.n_mels=40"]).front_end, sizes=sizes)
@@ -98,6 +99,7 @@ def test_training_starts_at_the_linear_transform(codec: Codec) -> None:
     )
 
 
+@pytest.mark.slow
 def test_magnitudes_learn(run: Run, job: Job, tmp_path: Path) -> None:
     """Magnitudes get nearer to those of the original; the decoder without networks stays at hand."""
     model = run("m", KLT + TABLES)
@@ -129,6 +131,7 @@ def test_magnitudes_learn(run: Run, job: Job, tmp_path: Path) -> None:
     assert np.abs(with_network.decode(data) - without.decode(data)).max() > 0.01
 
 
+@pytest.mark.slow
 def test_what_is_not_trained_stays(run: Run, job: Job) -> None:
     draft = Draft.of(run("m", KLT + options('kind = "autoencoder"\nsteps = 2') + TABLES))
     draft.sizes = {"magnitude_net": dict(width=32, blocks=1)}

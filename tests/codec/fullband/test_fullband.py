@@ -181,6 +181,7 @@ def test_seeking_gives_the_same_image_and_treble(quick: Codec, bright: np.ndarra
     assert correlation(part) < -0.98
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, bright: np.ndarray) -> None:
     source, coded = tmp_path / "a.wav", tmp_path / "a.aldm"
     sf.write(source, np.stack([bright, 0.5 * bright], 1), RATE)

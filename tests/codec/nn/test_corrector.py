@@ -123,6 +123,7 @@ def test_embedded_corrector_is_worth_it(domain: str, most: float) -> None:
     assert abs(level) < 0.5
 
 
+@pytest.mark.slow
 def test_without_networks(tmp_path: Path) -> None:
     """`--vocoder griffin-lim` uses neither."""
     path = tmp_path / "x.aldm"

@@ -96,6 +96,7 @@ def test_tokens_of_several_packets_come_back(codec: Codec) -> None:
     assert np.abs(bands(wave) - bands(exact)).mean() < 0.25
 
 
+@pytest.mark.slow
 def test_it_learns_what_repeats(tmp_path: Path) -> None:
     """Latents that follow each other as x' = 0.9 x + noise, in another order of channels."""
     random = np.random.default_rng(0)

@@ -68,6 +68,7 @@ def names(shards: Path | TokenDataset, **options: object) -> list[str]:
     return [item["name"] for item in DataLoader(data, batch_size=None, **options)]  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_tokens_are_the_codecs(kind: str, folders: dict[str, Path], library: Path, codec: Codec) -> None:
     clips = list(TokenDataset(folders[kind]))
@@ -102,6 +103,7 @@ def test_other_programs_read_the_shards(folders: dict[str, Path], codec: Codec, 
     assert samples[2]["npy"].dtype == np.int16
 
 
+@pytest.mark.slow
 def test_scalar_tokens(tmp_path: Path, codec: Codec) -> None:
     options = ("--tokens", "--codebook", "scalar", "--jobs", 1)
     assert aldm("batch", DATA / "music.flac", "--out", tmp_path, *options).returncode == 0
@@ -133,6 +135,7 @@ def test_every_clip_comes_once(kind: str, folders: dict[str, Path]) -> None:
     assert [sorted(order) for order in orders] == [NAMES] * 4
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_shards(tmp_path: Path) -> None:
     library, out, whole = (tmp_path / name for name in ("library", "out", "whole"))
     library.mkdir()
@@ -159,6 +162,7 @@ def test_a_killed_run_goes_on_to_the_same_shards(tmp_path: Path) -> None:
     assert not (out / ".aldm-partial").exists()
 
 
+@pytest.mark.slow
 def test_what_is_new_or_changed(library: Path, folders: dict[str, Path], tmp_path: Path) -> None:
     new, out = tmp_path / "library", tmp_path / "out"
     shutil.copytree(library, new)
