@@ -15,6 +15,7 @@ HERE = Path(__file__).parent
 pytestmark = pytest.mark.filterwarnings("ignore::aldm.codec.errors.AldmWarning")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="the fuzzer has no wheel for this machine")
 def test_the_fuzzer_finds_nothing_soon(tmp_path: Path) -> None:
     seeds = [HERE / "golden" / group for group in ("valid", "damaged", "invalid")]

@@ -5,12 +5,14 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile as sf
 from aldm.bench import growth, latency, speed
 from click.testing import CliRunner
 from conftest import DATA, clip
 
 
+@pytest.mark.slow
 def test_speed_side_by_side() -> None:
     result = CliRunner().invoke(
         speed.main, [str(DATA / "speech.flac"), "--seconds", "2", "--repeats", "1", "--jobs", "1"]
@@ -25,6 +27,7 @@ def test_speed_side_by_side() -> None:
     assert 0 < float(encode) < 5
 
 
+@pytest.mark.slow
 def test_growth(tmp_path: Path) -> None:
     options = ["--out", str(tmp_path), "--minutes", "0.05,0.1", "--files", "2,3", "--jobs", "1"]
     result = CliRunner().invoke(growth.main, [str(DATA / "speech.flac"), *options])
@@ -36,10 +39,13 @@ def test_growth(tmp_path: Path) -> None:
     assert (tmp_path / "growth.png").stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_latency(tmp_path: Path) -> None:
     sf.write(tmp_path / "clip.wav", clip("speech")[:32000], 16000)
-    result = CliRunner().invoke(latency.main, [str(tmp_path)])
-    assert result.exit_code == 2, result.output  # a folder without clips
+    (tmp_path / "empty").mkdir()
+    result = CliRunner().invoke(latency.main, [str(tmp_path / "empty")])
+    assert result.exit_code == 1, result.output
+    assert "no audio files" in result.output
     result = CliRunner().invoke(latency.main, [str(tmp_path / "clip.wav")])
     assert result.exit_code == 0, result.output
     rows = [

@@ -44,6 +44,7 @@ def test_files_are_what_they_claim(maker: worst.FileMaker) -> None:
         assert (layer.steps, picks.size) == (255, -(-item.packet.hops // 16 // layer.span) * 254 * layer.atoms)
 
 
+@pytest.mark.slow
 def test_the_table_of_the_worst() -> None:
     result = CliRunner().invoke(worst.main, ["--scale", "0.02", "--only", "packets of nothing"])
     assert result.exit_code == 0, result.output

@@ -119,6 +119,7 @@ def test_a_stopped_run_goes_on(tmp_path: Path, how: signal.Signals) -> None:
     assert facts["skipped"] >= 3  # type: ignore[operator]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists() or os.geteuid() != 0, reason="needs a small file system")
 def test_full_disk(library: Path, tmp_path: Path) -> None:
     out = tmp_path / "small"

@@ -23,6 +23,7 @@ WAV = wav_header(16000, 1, 40000) + to_bytes(WAVE[None])
 CHUNK = b"_PMX" + (20000).to_bytes(4, "little") + bytes(20000)
 
 
+@pytest.mark.slow
 def test_files_pipes_fifos_and_dev_stdin_hold_the_same_sound(tmp_path: Path) -> None:
     """The same packets, whether the length was known or not."""
     data = WAV + CHUNK
@@ -42,6 +43,7 @@ def test_files_pipes_fifos_and_dev_stdin_hold_the_same_sound(tmp_path: Path) -> 
     assert len({tuple(p.payload for p in stream.packets.values()) for stream in streams}) == 1
 
 
+@pytest.mark.slow
 def test_a_pipe_of_what_must_be_read_whole(tmp_path: Path) -> None:
     data = aldm("encode", SPEECH, "-").stdout
     script = f"cat {SPEECH} | {sys.executable} -m aldm.cli encode /dev/stdin -"
@@ -50,6 +52,7 @@ def test_a_pipe_of_what_must_be_read_whole(tmp_path: Path) -> None:
     assert subprocess.run(["bash", "-c", script], capture_output=True).stdout == data
 
 
+@pytest.mark.slow
 def test_names(tmp_path: Path) -> None:
     shutil.copy(SPEECH, tmp_path / "talk.flac")
     assert aldm("encode", "talk.flac", cwd=tmp_path).returncode == 0
@@ -68,6 +71,7 @@ def test_names(tmp_path: Path) -> None:
     assert (tmp_path / "talk.flac").read_bytes() == SPEECH.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_cut_pipe(tmp_path: Path) -> None:
     result = aldm("encode", "-", tmp_path / "x.aldm", stdin=WAV[:40000])
     assert result.returncode == 3
@@ -77,6 +81,7 @@ def test_a_cut_pipe(tmp_path: Path) -> None:
     assert (result.returncode, (tmp_path / "y.aldm").exists()) == (1, False)
 
 
+@pytest.mark.slow
 def test_tags_never_eat_the_sound(tmp_path: Path) -> None:
     with sf.SoundFile(tmp_path / "x.flac", "w", 16000, 1) as file:
         file.title, file.comment = "A", "x" * 800
@@ -100,6 +105,7 @@ def test_affordable_tags() -> None:
     assert affordable_tags(tags, 1.5, 600) == (tags[:3], [])
 
 
+@pytest.mark.slow
 def test_messages(tmp_path: Path) -> None:
     sf.write(tmp_path / "quiet.wav", np.zeros(32000), 16000)
     result = aldm("encode", tmp_path / "quiet.wav", "-b", 6)
@@ -114,6 +120,7 @@ def test_messages(tmp_path: Path) -> None:
     assert b"bad.wav: not readable as audio" in aldm("encode", tmp_path / "bad.wav").stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [b"caf\xe9.flac", b"new\nline.flac"])
 def test_odd_names(tmp_path: Path, name: bytes) -> None:
     path = os.fsdecode(os.fsencode(tmp_path) + b"/" + name)

@@ -126,6 +126,7 @@ def contents(out: Path) -> set[bytes]:
     return {path.read_bytes() for path in out.glob("*.aldm")}
 
 
+@pytest.mark.slow
 def test_own_cluster_does_what_the_local_engine_does(tmp_path: Path) -> None:
     library = tmp_path / "library"
     (library / "deep").mkdir(parents=True)
@@ -154,6 +155,7 @@ def test_own_cluster_does_what_the_local_engine_does(tmp_path: Path) -> None:
     until(lambda: not processes(mark), 60)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_nothing(library: Path, tmp_path: Path, cluster: dict[str, str], codec: Codec) -> None:
     out = tmp_path / "out"
     with start(library, out, cluster) as process:
@@ -167,6 +169,7 @@ def test_a_killed_worker_costs_nothing(library: Path, tmp_path: Path, cluster: d
     assert {p.name for p in out.iterdir() if p.suffix != ".aldm"} == {"batch.jsonl", "summary.json", "summary.parquet"}
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_with_the_other_engine(library: Path, tmp_path: Path, cluster: dict[str, str]) -> None:
     out = tmp_path / "out"
     with start(library, out, cluster) as process:
@@ -187,6 +190,7 @@ def test_a_stopped_run_goes_on_with_the_other_engine(library: Path, tmp_path: Pa
     assert len(contents(out)) == 1
 
 
+@pytest.mark.slow
 def test_shards_are_those_of_the_local_engine(library: Path, tmp_path: Path, cluster: dict[str, str]) -> None:
     shutil.copy(DATA / "music.flac", library / "07.flac")
     (library / "11.flac").write_bytes(b"fLaC?")
@@ -200,6 +204,7 @@ def test_shards_are_those_of_the_local_engine(library: Path, tmp_path: Path, clu
         assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_what_kills_every_worker_is_given_up(tmp_path: Path, cluster: dict[str, str]) -> None:
     result = subprocess.run([sys.executable, "-c", KILLER, tmp_path], env=cluster, capture_output=True, timeout=300)
     assert result.returncode == 0, result.stderr
@@ -207,6 +212,7 @@ def test_what_kills_every_worker_is_given_up(tmp_path: Path, cluster: dict[str, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_workers_share_a_gpu_if_they_are_to_use_one(tmp_path: Path, cluster: dict[str, str]) -> None:
     result = subprocess.run([sys.executable, "-c", SHARES, tmp_path], env=cluster, capture_output=True, timeout=300)
     assert result.returncode == 0, result.stderr
@@ -216,6 +222,7 @@ def test_workers_share_a_gpu_if_they_are_to_use_one(tmp_path: Path, cluster: dic
     assert none[0] != ["0"]
 
 
+@pytest.mark.slow
 def test_a_cluster_without_a_gpu(tmp_path: Path) -> None:
     arguments = ("--out", tmp_path / "out", "--engine", "ray", "--jobs", 1, "--device", "abacus")
     result = aldm("batch", DATA / "speech.flac", *arguments)
@@ -223,6 +230,7 @@ def test_a_cluster_without_a_gpu(tmp_path: Path) -> None:
     assert result.stderr == b"Error: this cluster has no GPU for --device abacus\n"
 
 
+@pytest.mark.slow
 def test_no_ray_and_no_cluster(tmp_path: Path) -> None:
     shutil.copy(DATA / "speech.flac", tmp_path)
     command = ["batch", str(tmp_path / "speech.flac"), "--out", str(tmp_path / "out"), "--engine", "ray"]

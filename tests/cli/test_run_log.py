@@ -41,6 +41,7 @@ def test_a_second_run_into_a_folder_is_refused(tmp_path: Path) -> None:
     assert not list(out.glob("*.aldm"))
 
 
+@pytest.mark.slow
 def test_a_library_with_everything_that_is_odd(tmp_path: Path, codec: Codec) -> None:
     library, out = tmp_path / "library", tmp_path / "out"
     library.mkdir()

@@ -93,6 +93,7 @@ def test_coder_output_is_pinned() -> None:
     assert digest == "3d34202d0f5e83a4fe2ff5e4c501e9139965071771708728c1080a8c2671e18e"
 
 
+@pytest.mark.slow
 def test_indices_decode_alike_under_one_and_two_threads(codec: Codec, tmp_path: object) -> None:
     path = f"{tmp_path}/clip.aldm"
     with open(path, "wb") as file:

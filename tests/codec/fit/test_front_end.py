@@ -53,6 +53,7 @@ frames = 96
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_fft", "n_mels", "short"), [(512, 64, 512), (640, 96, 400), (512, 80, 320)])
 def test_a_model_with_another_window(shard: Path, tmp_path: Path, n_fft: int, n_mels: int, short: int) -> None:
     """Its decoded clips are nearly as near to the originals as with exact log-mels, in one piece or in packets."""

@@ -57,6 +57,7 @@ def run(shard: Path, tmp_path: Path) -> Callable[..., Model | None]:
     return go
 
 
+@pytest.mark.slow
 def test_linear_model_from_the_command(shard: Path, tmp_path: Path) -> None:
     options = ("--set", "networks.autoencoder.latent_channels=32", "--set", "tables.hours=0.01")
     result = aldm("fit", "klt", shard, "--out", tmp_path / "m", *options)
@@ -72,6 +73,7 @@ def test_linear_model_from_the_command(shard: Path, tmp_path: Path) -> None:
     assert aldm("decode", path, tmp_path / "x.wav", "--model", tmp_path / "m").returncode == 0
 
 
+@pytest.mark.slow
 def test_goes_on_after_a_stop(run: Callable[..., Model], tmp_path: Path) -> None:
     whole = run("a")
 
@@ -93,6 +95,7 @@ def test_goes_on_after_a_stop(run: Callable[..., Model], tmp_path: Path) -> None
         torch.testing.assert_close(value, again[name], atol=0.02, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_what_was_done_is_written_down(run: Callable[..., Model], tmp_path: Path) -> None:
     run("m", "autoencoder.seed=7")
     made = json.loads((tmp_path / "m/training.json").read_text())

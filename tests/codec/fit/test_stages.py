@@ -147,6 +147,7 @@ def test_what_is_not_trained_stays(run: Run, job: Job) -> None:
     assert all(name.startswith(("decoder", "level")) for name in changed)
 
 
+@pytest.mark.slow
 def test_corrector_learns_and_goes_on(tmp_path: Path, job: Job) -> None:
     """Waveforms sound nearer to the originals, and a stopped run ends as one that was not stopped."""
     codec = Codec.from_pretrained()
@@ -185,6 +186,7 @@ def test_corrector_learns_and_goes_on(tmp_path: Path, job: Job) -> None:
     assert found["disturbance"] < 0.97 * before["disturbance"]
 
 
+@pytest.mark.slow
 def test_adversarial_training_goes_on_with_its_discriminators(tmp_path: Path, job: Job) -> None:
     """A stopped run ends as one that was not stopped, discriminators included; held-out losses leave them out."""
     losses = {"adversarial": 1.0, "features": 1.0, "disturbance": 0.0}
@@ -225,6 +227,7 @@ def test_adversarial_training_goes_on_with_its_discriminators(tmp_path: Path, jo
     assert found["mel"] > 0
 
 
+@pytest.mark.slow
 def test_joint_training_learns(run: Run, tmp_path: Path) -> None:
     """Waveforms get nearer to the originals; what decides about the bits stays as it is."""
     first = KLT + options('kind = "autoencoder"\nsteps = 2') + TABLES
@@ -251,6 +254,7 @@ def test_joint_training_learns(run: Run, tmp_path: Path) -> None:
     assert again.fingerprint == model.fingerprint
 
 
+@pytest.mark.slow
 def test_a_model_grows(run: Run, tmp_path: Path) -> None:
     """More latent channels: what it knew stays, and what it makes of finer latents gets nearer."""
     predictor = options('kind = "predictor"\nsteps = 2')
@@ -277,6 +281,7 @@ def test_a_model_grows(run: Run, tmp_path: Path) -> None:
         run("c", f"{grow} 32\n" + TABLES)
 
 
+@pytest.mark.slow
 def test_denoiser_learns(run: Run, job: Job, tmp_path: Path) -> None:
     """It guesses latents better than its Gaussian prior does."""
     draft = Draft.of(run("m", KLT + TABLES))
@@ -312,6 +317,7 @@ def test_denoiser_learns(run: Run, job: Job, tmp_path: Path) -> None:
     assert tokens.shape == (1, 26, 2)
 
 
+@pytest.mark.slow
 def test_parts_of_another_model(run: Run, tmp_path: Path) -> None:
     """A stage may start from another model's parts; half of them may stay in what it makes."""
     whole = KLT + TABLES + options('kind = "magnitudes"\nsteps = 2\nwarm_up = 1')

@@ -36,6 +36,7 @@ def test_the_nearest_code_is_chosen(seed: int) -> None:
     assert np.array_equal(codebook.quantize(codebook.dequantize(tokens, 20)), tokens)
 
 
+@pytest.mark.slow
 def test_learned_codes_are_better_than_samples() -> None:
     generator = torch.Generator().manual_seed(1)
     samples = torch.randn(16 * CODES, SIZE, generator=generator) * torch.linspace(4, 0.5, SIZE)
